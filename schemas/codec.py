@@ -1,0 +1,132 @@
+"""Events to bytes and back: Avro single-object encoding, strict, with room for Confluent framing; the only place for
+either.
+
+Layout (Avro 1.12, "Single-object encoding"): `C3 01`, the CRC-64-AVRO fingerprint of the writer's schema in parsing
+canonical form (8 bytes, little-endian), the Avro binary. Confluent's framing starts with `00` and needs a registry; a
+`SchemaSource` for it can be added to `decode` without touching callers.
+"""
+
+import io
+import json
+import struct
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from typing import Final, TypeVar, cast
+
+import fastavro
+import msgspec
+from fastavro.schema import fingerprint, to_parsing_canonical_form
+
+from sluicegate.schemas.errors import CodecError
+from sluicegate.schemas.events import (
+    DecisionMade,
+    DirectoryChanged,
+    Encodable,
+    GenerationFinished,
+    PolicyPublished,
+    ReleaseMade,
+    RequestSubmitted,
+    SliceSeal,
+    SliceStatement,
+)
+
+SINGLE_OBJECT: Final = b"\xc3\x01"
+CONFLUENT: Final = b"\x00"
+LATEST: Final[Mapping[type[object], str]] = {
+    RequestSubmitted: "RequestSubmitted.v1",
+    DecisionMade: "DecisionMade.v1",
+    GenerationFinished: "GenerationFinished.v1",
+    ReleaseMade: "ReleaseMade.v1",
+    PolicyPublished: "PolicyPublished.v1",
+    DirectoryChanged: "DirectoryChanged.v1",
+    SliceStatement: "SliceStatement.v1",
+    SliceSeal: "SliceSeal.v1",
+}
+Schema = dict[str, object]
+E_ = TypeVar("E_", bound=Encodable)
+
+
+def _avro_files() -> dict[str, Schema]:
+    folder = resources.files("sluicegate.schemas") / "avro"
+    return {
+        entry.name.removesuffix(".avsc"): cast(Schema, json.loads(entry.read_text(encoding="utf-8")))
+        for entry in folder.iterdir()
+        if entry.name.endswith(".avsc")
+    }
+
+
+@cache
+def schema(name: str) -> Schema:
+    """The published schema called `name`, such as `DecisionMade.v1`.
+
+    Raises:
+        KeyError: there is no such schema.
+    """
+    return _avro_files()[name]
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """The names of every published schema, oldest versions included, sorted."""
+    return tuple(sorted(_avro_files()))
+
+
+@cache
+def fingerprint_of(name: str) -> bytes:
+    """CRC-64-AVRO of the schema's parsing canonical form, 8 bytes little-endian, as it stands in the framing."""
+    return bytes.fromhex(fingerprint(to_parsing_canonical_form(schema(name)), "CRC-64-AVRO"))
+
+
+@cache
+def _by_fingerprint() -> dict[bytes, str]:
+    return {fingerprint_of(name): name for name in names()}
+
+
+@cache
+def _parsed(name: str) -> Schema:
+    return cast(Schema, fastavro.parse_schema(schema(name)))
+
+
+def encode(event: Encodable) -> bytes:
+    """The event in single-object encoding under the latest version of its schema."""
+    name = LATEST[type(event)]
+    out = io.BytesIO()
+    out.write(SINGLE_OBJECT + fingerprint_of(name))
+    fastavro.schemaless_writer(out, _parsed(name), msgspec.to_builtins(event, builtin_types=(bytes,)))
+    return out.getvalue()
+
+
+def decode(value: bytes | None, kind: type[E_]) -> E_:
+    """The event of type `kind` that `value` holds, written under any published version of its schema.
+
+    Raises:
+        CodecError: no value, another framing, an unknown schema, another event, cut or surplus bytes, a value out of
+        type.
+    """
+    if not value:
+        raise CodecError("the record has no value; send Avro in single-object encoding")
+    if value[:1] == CONFLUENT:
+        raise CodecError(
+            "Confluent framing needs a schema registry, and none is configured; use single-object encoding"
+        )
+    if value[:2] != SINGLE_OBJECT or len(value) < 10:
+        raise CodecError("the value does not start as Avro single-object encoding (`c3 01` and a fingerprint)")
+    writer = _by_fingerprint().get(value[2:10])
+    if writer is None:
+        raise CodecError(f"unknown schema fingerprint `{value[2:10].hex()}`; publish with a released schema version")
+    if writer.split(".")[0] != kind.__name__:
+        raise CodecError(f"a `{writer}` stands where a `{kind.__name__}` is expected")
+    body = io.BytesIO(value[10:])
+    try:
+        datum = fastavro.schemaless_reader(body, _parsed(writer), _parsed(LATEST[kind]))
+    except (EOFError, ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
+        raise CodecError(f"the Avro body of `{writer}` is cut or damaged ({type(error).__name__})") from None
+    except (struct.error, RecursionError, StopIteration, AssertionError) as error:
+        raise CodecError(f"the Avro body of `{writer}` is cut or damaged ({type(error).__name__})") from None
+    if body.read(1):
+        raise CodecError(f"surplus bytes follow the Avro body of `{writer}`")
+    try:
+        return msgspec.convert(datum, kind)
+    except msgspec.ValidationError:
+        raise CodecError(f"the Avro body of `{writer}` holds a value that its schema does not allow") from None
