@@ -1,0 +1,339 @@
+"""The model runner's lane: effective decisions in, one generation a decision offset out, at most one window ahead.
+
+Order of effects for each grant: verify it (10), check the deadline, run the model (11), seal the outcome for the
+offset where
+the log ends, append, compare. Nothing is started before its decision is effective; nothing counts before its append is.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from sluicegate.enforcer import window as windows
+from sluicegate.enforcer.grant import Grant, Passed, verify_grant
+from sluicegate.enforcer.log import SealedLog
+from sluicegate.enforcer.seal import SLICE_RECORDS_MAX, Effective, Place, Signer, Verifier, Void, as_landed, seal_slice
+from sluicegate.schemas import codec
+from sluicegate.schemas.codes import Code
+from sluicegate.schemas.errors import ContinuityError, Unavailable
+from sluicegate.schemas.events import GenerationFinished, ModelRun, Outcome, Source, Window
+from sluicegate.schemas.ids import generation_id
+from sluicegate.schemas.records import Record, Unsent
+from sluicegate.streams.ports import Log
+
+log = logging.getLogger(__name__)
+
+
+class LaneClosed(Exception):
+    """The lane was closed while a caller waited for a place in its window."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """How a model call ended; `code` is OK when `text` is an answer. `run` is None where no call was made."""
+
+    code: Code
+    text: str | None
+    run: ModelRun | None
+
+
+class Model(Protocol):
+    """What turns a grant into text. MUST obey the grant's parameters; MUST NOT be given anything but a grant."""
+
+    async def run(self, grant: Grant, *, cancelled: Callable[[], bool]) -> Ran:
+        """Runs to the end, or soon after `cancelled()` turns true."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """An output that waits for its append."""
+
+    source: Source
+    outcome: Outcome
+    code: Code
+    decision_id: str | None
+    text: str | None
+    run: ModelRun | None
+    key: bytes | None
+
+
+OUTCOMES = {
+    Code.OK: Outcome.ANSWERED,
+    Code.EXPIRED: Outcome.EXPIRED,
+    Code.BLOCKED: Outcome.BLOCKED,
+    Code.PROMPT_TOO_LONG: Outcome.REFUSED,
+    Code.MODEL_MISSING: Outcome.REFUSED,
+    Code.MODEL_FAILED: Outcome.FAILED,
+}
+
+
+class GenerationLane:
+    """One partition of the runner. `recover` first, then `advance` with decisions in offset order, `close` at
+    revocation.
+    """
+
+    def __init__(
+        self,
+        *,
+        broker: Log,
+        model: Model,
+        decisions: Verifier,
+        generations: Verifier,
+        signer: Signer,
+        window_size: int,
+        slice_bytes_max: int,
+        clock_ms: Callable[[], int],
+        may_append: Callable[[], bool],
+    ) -> None:
+        self._broker = broker
+        self._model = model
+        self._decisions = decisions
+        self._generations = generations
+        self._signer = signer
+        self._size = window_size
+        self._slice_bytes_max = slice_bytes_max
+        self._clock_ms = clock_ms
+        self._may_append = may_append
+        self._place: Place = generations.place
+        self._closed = False
+        self._changed = asyncio.Condition()
+        self._grants: deque[tuple[Grant, bytes | None]] = deque()
+        self._finished: list[Finished] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._failure: BaseException | None = None
+        self._time_ms = 0
+        self._policy_position = -1
+        self._next = 0
+        self._window = windows.Window(size=window_size)
+        self._log = SealedLog(generations, in_order=False)
+
+    @property
+    def frontier(self) -> int:
+        """The next decision offset to be admitted."""
+        return self._next
+
+    async def recover(self) -> int:
+        """Reads back the runner's own outputs, restores the window, starts work; returns the offset to read
+        decisions from.
+
+        Raises:
+            ContinuityError: the decisions log does not reach as far as the outputs say.
+        """
+        await self._read_back()
+        end = await self._broker.end_offset(self._decisions.place.topic, self._place.partition)
+        if self._window.first > end:
+            raise ContinuityError(
+                f"{self._decisions.place.topic}/{self._place.partition} ends at {end}, but outputs cover sources up to "
+                f"{self._window.first}: the topic was recreated or cut; take a new epoch"
+            )
+        self._next = self._window.first
+        self._tasks = [asyncio.create_task(self._generate()), asyncio.create_task(self._flush())]
+        return self._next
+
+    async def _read_back(self) -> None:
+        async for batch in self._broker.read(self._place.topic, self._place.partition, start=self._log.end):
+            self._fold(batch)
+
+    def _fold(self, records: Sequence[Record]) -> None:
+        for record in records:
+            verdict = self._log.observe(record)
+            if isinstance(verdict, Effective):
+                source = codec.decode(record.value, GenerationFinished).source
+                self._window.finish(source.offset, source.count)
+        self._time_ms = max(self._time_ms, self._log.time_ms)
+
+    async def advance(self, records: Sequence[Record]) -> None:
+        """Admits each decision as soon as the window allows it; returns when all are admitted.
+
+        Raises:
+            ContinuityError, ValueError: the lane failed; it must be closed and recovered anew.
+        """
+        for record in records:
+            if record.offset < self._next:
+                continue
+            while record.offset > self._next:
+                await self._admit(self._next)
+                count = min(record.offset, self._window.limit) - self._next
+                hole = Source(offset=self._next, count=count, digest=b"", timestamp_ms=0)
+                self._pass(Passed(code=Code.GAP, denied=False, source=hole, decision_id=None), None)
+                await self._notify()
+                self._next += count
+            await self._admit(record.offset)
+            self._next = record.offset + 1
+            verdict = self._decisions.verify(record)
+            if isinstance(verdict, Effective):
+                self._time_ms = max(self._time_ms, verdict.statement.time_ms)
+                self._policy_position = max(self._policy_position, verdict.statement.policy_position)
+            if self._window.is_done(record.offset):
+                continue
+            await self._start(verdict)
+
+    async def _admit(self, source: int) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: source < self._window.limit or self._stopped())
+        self._raise_failure()
+
+    async def _start(self, verdict: Effective | Void) -> None:
+        match verify_grant(verdict):
+            case Passed() as passed:
+                self._pass(passed, verdict.record.key)
+            case Grant() as grant:
+                self._grants.append((grant, verdict.record.key))
+        await self._notify()
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _pass(self, passed: Passed, key: bytes | None) -> None:
+        last = self._finished[-1] if self._finished else None
+        if passed.code is Code.FORGED and last is not None and last.code is Code.FORGED:
+            run = last.source
+            if run.offset + run.count == passed.source.offset:
+                # one refusal for a run of foreign records, so that a flood of them is not doubled
+                joined = Source(offset=run.offset, count=run.count + 1, digest=b"", timestamp_ms=run.timestamp_ms)
+                self._finished[-1] = replace(last, source=joined)
+                return
+        self._finished.append(
+            Finished(
+                source=passed.source,
+                outcome=Outcome.DENIED if passed.denied else Outcome.REFUSED,
+                code=passed.code,
+                decision_id=passed.decision_id,
+                text=None,
+                run=None,
+                key=key,
+            )
+        )
+
+    def _stopped(self) -> bool:
+        return self._closed or self._failure is not None
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if self._closed:
+            raise LaneClosed
+
+    async def _generate(self) -> None:
+        try:
+            while True:
+                async with self._changed:
+                    await self._changed.wait_for(lambda: bool(self._grants) or self._closed)
+                if self._closed:
+                    return
+                grant, key = self._grants.popleft()
+                finished = await self._run(grant, key)
+                self._finished.append(finished)
+                await self._notify()
+        except Exception as error:  # noqa: BLE001 - worker loop: a bug stops the lane, loudly, at its caller
+            await self._fail(error)
+
+    async def _run(self, grant: Grant, key: bytes | None) -> Finished:
+        deadline = grant.decision.deadline_ms
+        if deadline is not None and self._clock_ms() > deadline:
+            ran = Ran(code=Code.EXPIRED, text=None, run=None)
+        else:
+            # 11 generate under the obligations
+            ran = await self._model.run(grant, cancelled=lambda: self._closed or not self._may_append())
+        return Finished(
+            source=grant.source,
+            outcome=OUTCOMES.get(ran.code, Outcome.FAILED),
+            code=ran.code,
+            decision_id=grant.decision.decision_id,
+            text=ran.text if ran.code is Code.OK else None,
+            run=ran.run,
+            key=key,
+        )
+
+    async def _flush(self) -> None:
+        try:
+            while True:
+                async with self._changed:
+                    await self._changed.wait_for(lambda: bool(self._finished) or self._closed)
+                if self._closed:
+                    return
+                await self._append_once()
+                await self._notify()
+        except Exception as error:  # noqa: BLE001 - worker loop: a bug stops the lane, loudly, at its caller
+            await self._fail(error)
+
+    async def _append_once(self) -> None:
+        """Seals what is finished for the end of the log, appends it, and settles it only if it landed there."""
+        self._finished = [each for each in self._finished if not self._window.is_done(each.source.offset)]
+        batch, unsent = self._cut()
+        if not batch or not self._may_append():
+            await asyncio.sleep(0.05 if batch else 0)
+            return
+        sealed = seal_slice(
+            unsent,
+            place=self._place,
+            at=self._log.end,
+            source_first=min(each.source.offset for each in batch),
+            source_last=max(each.source.offset + each.source.count - 1 for each in batch),
+            time_ms=self._time_ms,
+            policy_position=self._policy_position,
+            signer=self._signer,
+        )
+        at = self._log.end
+        self._finished = self._finished[
+            len(batch) :
+        ]  # taken out: what waits may still be joined, what is in flight may not
+        try:
+            base = await self._broker.append(self._place.topic, self._place.partition, sealed)
+        except Unavailable:
+            log.warning("append not acknowledged", extra={"topic": self._place.topic, "at": at})
+            await self._redo(batch)
+            return
+        if base == at:
+            self._fold(as_landed(sealed, place=self._place, base=base))
+            return
+        log.warning("slice is void", extra={"topic": self._place.topic, "at": at, "base": base})
+        await self._redo(batch)
+
+    async def _redo(self, batch: list[Finished]) -> None:
+        self._finished = [*batch, *self._finished]
+        await self._read_back()
+
+    def _cut(self) -> tuple[list[Finished], list[Unsent]]:
+        batch: list[Finished] = []
+        unsent: list[Unsent] = []
+        size = 0
+        window = Window(first=self._window.first, size=self._size)
+        for each in self._finished:
+            record = Unsent(
+                key=each.key,
+                value=codec.encode(
+                    GenerationFinished(
+                        generation_id=generation_id(
+                            epoch=self._place.epoch, partition=self._place.partition, offset=each.source.offset
+                        ),
+                        source=each.source,
+                        window=window,
+                        outcome=each.outcome,
+                        code=each.code,
+                        decision_id=each.decision_id,
+                        text=each.text,
+                        run=each.run,
+                    )
+                ),
+            )
+            if batch and (size + record.size_bytes() > self._slice_bytes_max or len(batch) == SLICE_RECORDS_MAX):
+                break
+            batch.append(each)
+            unsent.append(record)
+            size += record.size_bytes()
+        return batch, unsent
+
+    async def _fail(self, error: BaseException) -> None:
+        self._failure = error
+        await self._notify()
+
+    async def close(self) -> None:
+        """Stops admission and appends; a model call in progress is told to stop. Waits for both tasks."""
+        self._closed = True
+        await self._notify()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

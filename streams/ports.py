@@ -1,0 +1,27 @@
+"""What a lane needs of a broker: append a batch, read a partition, know its ends. `kafka.Broker` is the real one."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from sluicegate.schemas.records import Record, Unsent
+
+
+class Log(Protocol):
+    """The logs of one epoch. Every error of the transport arrives as one of `schemas.errors`."""
+
+    async def append(self, topic: str, partition: int, records: Sequence[Unsent]) -> int:
+        """Appends ONE record batch, acknowledged by all replicas, and returns the base offset the broker gave it.
+
+        Raises:
+            Unavailable: the outcome is not known; the caller MUST read back before it appends again.
+            ValueError: the batch is over the limit; nothing was sent.
+        """
+
+    def read(self, topic: str, partition: int, *, start: int, end: int | None = None) -> AsyncIterator[list[Record]]:
+        """The records from `start` up to the high watermark at the call, or to `end`."""
+
+    async def start_offset(self, topic: str, partition: int) -> int:
+        """The first offset that the log keeps."""
+
+    async def end_offset(self, topic: str, partition: int) -> int:
+        """The exact high watermark: the offset the next record will get."""
