@@ -1,0 +1,228 @@
+"""The redactor: generations in, one release a generation out; the only way text leaves the house.
+
+12 verify that the generation belongs to a grant, 13 redact and check support (tool calls come with tools), 14 release.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from sluicegate.enforcer.detect import RedactionClass, Scanner
+from sluicegate.enforcer.grant import source_of
+from sluicegate.enforcer.ports import Proposal
+from sluicegate.enforcer.redact import Operator, Redacted, redact
+from sluicegate.enforcer.seal import SLICE_RECORDS_MAX, Effective, Verifier, Void
+from sluicegate.schemas import codec
+from sluicegate.schemas.codes import MEANINGS, Code
+from sluicegate.schemas.events import (
+    DecisionMade,
+    GenerationFinished,
+    Outcome,
+    RedactionMade,
+    ReleaseMade,
+    Source,
+    Verdict,
+)
+from sluicegate.schemas.ids import release_id
+from sluicegate.schemas.records import Record, Unsent
+
+ADMITTED_SOURCES = ("field:", "message:", "template:")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseConfig:
+    """One partition of the redactor. `slice_bytes_max` is the most bytes of a slice."""
+
+    epoch: int
+    partition: int
+    slice_bytes_max: int
+
+
+class Redactor:
+    """The redactor's `Stage` for one partition.
+
+    `decision_at(offset)` is the verdict on the decision record at that offset (the loop reads it before `decide`);
+    `scanner_for(bundle digest)` is the scanner of that bundle's redaction rules, None where the bundle is not known.
+    """
+
+    def __init__(
+        self,
+        config: ReleaseConfig,
+        *,
+        generations: Verifier,
+        decision_at: Callable[[int], Effective | Void | None],
+        scanner_for: Callable[[str], Scanner | None],
+    ) -> None:
+        self._config = config
+        self._generations = generations
+        self._decision_at = decision_at
+        self._scanner_for = scanner_for
+
+    def fold(self, effective: Effective) -> None:
+        """The redactor keeps nothing between releases: its frontier and event time stand in the log itself."""
+
+    def sources(self, records: Sequence[Record]) -> tuple[int, ...]:
+        """The decision offsets that `decide` will ask for, ascending."""
+        wanted = set()
+        for record in records:
+            verdict = self._generations.verify(record)
+            if isinstance(verdict, Effective):
+                wanted.add(codec.decode(record.value, GenerationFinished).source.offset)
+        return tuple(sorted(wanted))
+
+    def decide(self, records: Sequence[Record], *, frontier: int, time_ms: int, clock_ms: int | None) -> Proposal:  # noqa: ARG002
+        """Releases for a prefix of `records` that fits one slice. Runs of foreign records get one refusal together."""
+        outputs: list[ReleaseMade] = []
+        size, covered, now, position = 0, frontier, time_ms, -1
+        encoded: list[Unsent] = []
+        for record in records:
+            if len(encoded) + 2 > SLICE_RECORDS_MAX or size > self._config.slice_bytes_max:
+                break
+            if record.offset > covered:
+                outputs.append(self._hole(covered, record.offset - covered))
+                encoded.append(_unsent(None, outputs[-1]))
+            verdict = self._generations.verify(record)
+            covered = record.offset + 1
+            if isinstance(verdict, Void):
+                self._add_foreign(record, outputs, encoded)
+                continue
+            now = max(now, verdict.statement.time_ms)
+            position = max(position, verdict.statement.policy_position)
+            outputs.append(self._release(verdict))
+            encoded.append(_unsent(record.key, outputs[-1]))
+            size += encoded[-1].size_bytes()
+        return Proposal(
+            outputs=tuple(encoded),
+            source_first=frontier,
+            source_last=covered - 1,
+            time_ms=now,
+            policy_position=position,
+        )
+
+    def _add_foreign(self, record: Record, outputs: list[ReleaseMade], encoded: list[Unsent]) -> None:
+        before = outputs[-1] if outputs else None
+        if before is not None and before.code is Code.FORGED and before.request_offset is None:
+            first = before.source
+            source = Source(offset=first.offset, count=first.count + 1, digest=b"", timestamp_ms=first.timestamp_ms)
+            outputs[-1] = replace(before, source=source)
+            encoded[-1] = _unsent(None, outputs[-1])
+            return
+        outputs.append(self._without_request(source_of(record), Code.FORGED))
+        encoded.append(_unsent(None, outputs[-1]))
+
+    def _hole(self, offset: int, count: int) -> ReleaseMade:
+        return self._without_request(Source(offset=offset, count=count, digest=b"", timestamp_ms=0), Code.GAP)
+
+    def _without_request(self, source: Source, code: Code) -> ReleaseMade:
+        return ReleaseMade(
+            release_id=self._id(source),
+            source=source,
+            outcome=Outcome.REFUSED,
+            code=code,
+            retryable=False,
+            reason=MEANINGS[code].text,
+        )
+
+    def _id(self, source: Source) -> str:
+        return release_id(epoch=self._config.epoch, partition=self._config.partition, offset=source.offset)
+
+    def _release(self, verdict: Effective) -> ReleaseMade:
+        generation = codec.decode(verdict.record.value, GenerationFinished)
+        source = source_of(verdict.record)
+        # 12 verify that the generation belongs to a grant
+        decided = self._decision_at(generation.source.offset)
+        if not isinstance(decided, Effective):
+            return self._without_request(source, _code_without_decision(decided, generation))
+        decision = codec.decode(decided.record.value, DecisionMade)
+        base = ReleaseMade(
+            release_id=self._id(source),
+            source=source,
+            outcome=generation.outcome,
+            code=generation.code,
+            retryable=MEANINGS[generation.code].retryable,
+            request_offset=decision.source.offset,
+            request_id=decision.request_id,
+            decision_id=decision.decision_id,
+            duplicate_of=decision.duplicate_of,
+            principal=decision.identity.principal if decision.identity else None,
+            actor=decision.identity.actor if decision.identity else None,
+            withheld=decision.withheld,
+            clamps=decision.clamps,
+        )
+        expected = source_of(decided.record)
+        if generation.source != expected or generation.decision_id not in (None, decision.decision_id):
+            return _failed(base, Code.GENERATION_MISMATCH)
+        if generation.outcome is Outcome.DENIED and decision.verdict is Verdict.DENY:
+            return replace(
+                base, reason=decision.reason, code=decision.code, retryable=MEANINGS[decision.code].retryable
+            )
+        if generation.outcome is not Outcome.ANSWERED:
+            return replace(base, reason=MEANINGS[generation.code].text)
+        if decision.verdict is not Verdict.ALLOW or generation.text is None or generation.run is None:
+            return _failed(base, Code.GENERATION_MISMATCH)
+        return self._answer(base, decision, generation.text, generation.run.finish)
+
+    def _answer(self, base: ReleaseMade, decision: DecisionMade, text: str, finish: str) -> ReleaseMade:
+        # 13 redact and check support
+        scanner = self._scanner_for(decision.policy.bundle_digest) if decision.policy else None
+        if scanner is None:
+            return _failed(base, Code.REDACTION_FAILED)
+        values = {obligation.name: obligation.value for obligation in decision.obligations}
+        redacted = redact(
+            text=text,
+            scanner=scanner,
+            operators=_operators(values.get("redact")),
+            numbers="from_context" if json.loads(values.get("numbers", '"free"')) == "from_context" else "free",
+            admitted=tuple(
+                segment.text
+                for message in decision.prompt
+                for segment in message.segments
+                if segment.source.startswith(ADMITTED_SOURCES)
+            ),
+        )
+        # 14 release
+        return _released(base, redacted, finish)
+
+
+def _code_without_decision(decided: Void | None, generation: GenerationFinished) -> Code:
+    if decided is not None:
+        return Code.FORGED
+    return Code.GAP if generation.code is Code.GAP else Code.GENERATION_MISMATCH
+
+
+def _operators(value: str | None) -> Mapping[RedactionClass, Operator]:
+    if value is None:
+        return {}
+    return {RedactionClass(name): Operator(operator) for name, operator in json.loads(value).items()}
+
+
+def _released(base: ReleaseMade, redacted: Redacted, finish: str) -> ReleaseMade:
+    """14 release: takes a `Redacted` and nothing else."""
+    if not redacted.checked:
+        return _failed(base, Code.REDACTION_FAILED)
+    return replace(
+        base,
+        text=redacted.text,
+        finish=finish,
+        unsupported=redacted.unsupported,
+        rules_digest=redacted.rules_digest,
+        redactions=tuple(
+            RedactionMade(
+                redaction_class=each.class_,
+                start=each.start,
+                end=each.end,
+                rule_id=each.rule_id,
+                operator=each.operator,
+            )
+            for each in redacted.findings
+        ),
+    )
+
+
+def _failed(base: ReleaseMade, code: Code) -> ReleaseMade:
+    meaning = MEANINGS[code]
+    return replace(base, outcome=Outcome.FAILED, code=code, retryable=meaning.retryable, reason=meaning.text, text=None)
+
+
+def _unsent(key: bytes | None, release: ReleaseMade) -> Unsent:
+    return Unsent(key=key, value=codec.encode(release))
