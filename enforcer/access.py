@@ -1,0 +1,253 @@
+"""Policy state and a proved request go in, all that policy says about it comes out; the only place of checks 4 to 7.
+
+    4 decide access: principal, actor, model and purpose are known; Cedar `generate` allows
+    5 decide each document, field and tool: dataset and fields are known; one Cedar `read` a distinct field
+    6 shape the prompt: Cedar `shape` allows; obligations merge; the prompt is put together (`shape.shape_prompt`)
+    7 clamp the parameters: each in its range, then as tight as the obligations say
+
+The first check that fails denies with its code and keeps the rulings made so far.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from sluicegate.enforcer.bundle import Bundle
+from sluicegate.enforcer.decide import Decider, context_json, entity_json
+from sluicegate.enforcer.directory import Directory
+from sluicegate.enforcer.judgement import Ask, Judgement, Refused
+from sluicegate.enforcer.obligations import MERGED, REASON, MergedObligations, merge
+from sluicegate.enforcer.shape import field_name, shape_prompt
+from sluicegate.schemas.codes import Code
+from sluicegate.schemas.events import Clamp, Granted, Parameters, RequestSubmitted, Ruling
+from sluicegate.schemas.ids import PolicyId, entity_uid
+
+OUTPUT_TOKENS_DEFAULT: Final = 256  # tokens, asked for by a request that asks nothing; granted where no policy limits
+OUTPUT_TOKENS_MAX: Final = 32_768
+SEED_MAX: Final = 2**63 - 1
+SEED_FIXED: Final = 0
+STOPS_MAX: Final = 8
+STOP_CHARACTERS_MAX: Final = 256
+TOP_K_MAX: Final = 64
+_HOUR_MS: Final = 3_600_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What a request is judged by: one bundle, one directory that conforms to it, and Cedar over both."""
+
+    bundle: Bundle
+    directory: Directory
+    decider: Decider
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fields:
+    """The distinct fields of a request, DATASET.FIELD, by what `read` said."""
+
+    admitted: frozenset[str]
+    withheld: frozenset[str]
+
+
+def judge(rules: Rules, ask: Ask) -> Judgement:
+    """Takes a proved request through checks 4 to 7; equal inputs give equal judgements."""
+    rulings: list[Ruling] = []
+    # 4 decide access
+    access = _decide_access(rules, ask, rulings)
+    if isinstance(access, Refused):
+        return _denied(access, rulings, determining=rulings[-1].policies if rulings else ())
+    # 5 decide each document, field and tool
+    fields = _decide_fields(rules, ask, rulings)
+    if isinstance(fields, Refused):
+        return _denied(fields, rulings)
+    # 6 shape the prompt
+    shape = rules.decider.rule("shape", access.principal, access.resource, access.context)
+    rulings.append(shape)
+    if not shape.allowed:
+        refused = Refused(code=Code.SHAPE_DENIED, reason=_reasons(rules, shape))
+        return _denied(refused, rulings, determining=shape.policies)
+    merged = _merge(rules, (*access.policies, *shape.policies))
+    if isinstance(merged, Refused):
+        return _denied(merged, rulings)
+    shaped = shape_prompt(ask.request, denied=fields.withheld, merged=merged, bundle=rules.bundle)
+    if isinstance(shaped, Refused):
+        return _denied(shaped, rulings)
+    # 7 clamp the parameters
+    wrong = next(_out_of_range(ask.request.parameters), None)
+    if wrong is not None:
+        return _denied(Refused(code=Code.PARAMETER_INVALID, reason=wrong), rulings)
+    granted, clamps = _clamp(ask, merged, rules.bundle)
+    return Judgement(
+        code=Code.OK,
+        determining=access.policies,
+        rulings=tuple(rulings),
+        obligations=merged.recorded,
+        prompt=shaped.prompt,
+        granted=granted,
+        clamps=clamps,
+        admitted=tuple(sorted(fields.admitted)),
+        withheld=tuple(sorted(fields.withheld)),
+        aliases=shaped.aliases,
+    )
+
+
+def _denied(refused: Refused, rulings: list[Ruling], *, determining: tuple[str, ...] = ()) -> Judgement:
+    return Judgement(code=refused.code, reason=refused.reason, determining=determining, rulings=tuple(rulings))
+
+
+# ---- 4 decide access -----------------------------------------------------------------------------------------------
+
+
+def _decide_access(rules: Rules, ask: Ask, rulings: list[Ruling]) -> Ruling | Refused:
+    request = ask.request
+    principal, actor, model = entity_uid(*ask.principal), entity_uid(*ask.actor), entity_uid("Model", request.model)
+    if not rules.directory.has(principal):
+        return Refused(code=Code.UNKNOWN_PRINCIPAL)
+    if not rules.directory.has(actor):
+        return Refused(code=Code.UNKNOWN_ACTOR)
+    if not rules.directory.has(model):
+        return Refused(code=Code.UNKNOWN_MODEL)
+    if not rules.bundle.declares("Purpose", request.purpose):
+        return Refused(code=Code.UNKNOWN_PURPOSE)
+    ruling = rules.decider.rule("generate", principal, model, _asking_context(ask))
+    rulings.append(ruling)
+    return ruling if ruling.allowed else _refusal(rules, ruling)
+
+
+def _asking_context(ask: Ask) -> str:
+    """The context of generate and shape: what was asked, by whose hand, and when (event time, UTC; Monday is 0)."""
+    parameters = ask.request.parameters
+    hours = ask.time_ms // _HOUR_MS
+    return context_json(
+        {
+            "purpose": entity_json("Purpose", ask.request.purpose),
+            "via": entity_json(*ask.actor),
+            "clock": {"hour": hours % 24, "weekday": (hours // 24 + 3) % 7},  # 1970-01-01 was a Thursday
+            "asked": {"outputTokens": _asked_tokens(parameters), "stream": parameters.stream},
+        }
+    )
+
+
+def _asked_tokens(parameters: Parameters) -> int:
+    return OUTPUT_TOKENS_DEFAULT if parameters.max_tokens is None else parameters.max_tokens
+
+
+def _refusal(rules: Rules, ruling: Ruling) -> Refused:
+    """A denial of `generate` or a failed `read`: a requester sees the `@reason` of the forbids and nothing else."""
+    if ruling.errors:
+        return Refused(code=Code.POLICY_ERROR)
+    return Refused(code=Code.DENIED, reason=_reasons(rules, ruling))
+
+
+def _reasons(rules: Rules, ruling: Ruling) -> str | None:
+    texts = (rules.bundle.policies[PolicyId(policy)].annotations.get(REASON) for policy in ruling.policies)
+    return "; ".join(text for text in texts if text is not None) or None
+
+
+# ---- 5 decide each document, field and tool ------------------------------------------------------------------------
+
+
+def _decide_fields(rules: Rules, ask: Ask, rulings: list[Ruling]) -> _Fields | Refused:
+    request = ask.request
+    if request.tools:
+        return Refused(code=Code.TOOLS_UNSUPPORTED)
+    names = _field_names(rules, request)
+    if isinstance(names, Refused):
+        return names
+    context = context_json(
+        {
+            "purpose": entity_json("Purpose", request.purpose),
+            "via": entity_json(*ask.actor),
+            "model": entity_json("Model", request.model),
+        }
+    )
+    principal = entity_uid(*ask.principal)
+    admitted: set[str] = set()
+    withheld: set[str] = set()
+    for name in names:
+        ruling = rules.decider.rule("read", principal, entity_uid("Field", name), context)
+        rulings.append(ruling)
+        if ruling.errors:
+            return _refusal(rules, ruling)
+        (admitted if ruling.allowed else withheld).add(name)
+    return _Fields(admitted=frozenset(admitted), withheld=frozenset(withheld))
+
+
+def _field_names(rules: Rules, request: RequestSubmitted) -> list[str] | Refused:
+    """Every distinct field, DATASET.FIELD, in the order of the request; all are known before any is decided."""
+    names: dict[str, None] = {}
+    for document in request.documents:
+        if not rules.directory.has(entity_uid("Dataset", document.dataset)):
+            return Refused(code=Code.UNKNOWN_DATASET)
+        for piece in document.fields:
+            name = field_name(document, piece.name)
+            if not rules.directory.has(entity_uid("Field", name)):
+                return Refused(code=Code.UNKNOWN_FIELD)
+            names[name] = None
+    return list(names)
+
+
+# ---- 6 shape the prompt --------------------------------------------------------------------------------------------
+
+
+def _merge(rules: Rules, policies: tuple[str, ...]) -> MergedObligations | Refused:
+    """The obligations of all matching permits; a loaded bundle holds none that is not carried out."""
+    sources = (rules.bundle.policies[PolicyId(policy)] for policy in policies)
+    return merge(
+        (source.id, name, source.annotations[name])
+        for source in sources
+        for name in MERGED
+        if name in source.annotations
+    )
+
+
+# ---- 7 clamp the parameters ----------------------------------------------------------------------------------------
+
+
+def _out_of_range(parameters: Parameters) -> Iterator[str]:
+    """What to change in the parameters, one line each; values are not repeated."""
+    if parameters.max_tokens is not None and not 1 <= parameters.max_tokens <= OUTPUT_TOKENS_MAX:
+        yield f"max_tokens must be 1 to {OUTPUT_TOKENS_MAX}"
+    temperature, top_p = parameters.temperature, parameters.top_p
+    if temperature is not None and not (math.isfinite(temperature) and 0 <= temperature <= 2):
+        yield "temperature must be 0 to 2"
+    if top_p is not None and not (math.isfinite(top_p) and 0 < top_p <= 1):
+        yield "top_p must be above 0, up to 1"
+    if parameters.top_k is not None and not 1 <= parameters.top_k <= TOP_K_MAX:
+        yield f"top_k must be 1 to {TOP_K_MAX}"
+    if parameters.seed is not None and not 0 <= parameters.seed <= SEED_MAX:
+        yield "seed must be 0 to 2^63-1"
+    if len(parameters.stop) > STOPS_MAX or not all(0 < len(stop) <= STOP_CHARACTERS_MAX for stop in parameters.stop):
+        yield f"stop must be up to {STOPS_MAX} texts of 1 to {STOP_CHARACTERS_MAX} characters"
+
+
+def _clamp(ask: Ask, merged: MergedObligations, bundle: Bundle) -> tuple[Granted, tuple[Clamp, ...]]:
+    parameters = ask.request.parameters
+    clamps = []
+    limit = merged.limit("max_tokens") or OUTPUT_TOKENS_DEFAULT
+    max_tokens = min(_asked_tokens(parameters), limit)
+    if parameters.max_tokens is not None and max_tokens < parameters.max_tokens:
+        clamps.append(_clamped("max_tokens", str(parameters.max_tokens), str(max_tokens), merged.sources("max_tokens")))
+    seed = ask.default_seed if parameters.seed is None else parameters.seed
+    if merged.word("seed") == "fixed":
+        if parameters.seed is not None and parameters.seed != SEED_FIXED:
+            clamps.append(_clamped("seed", str(parameters.seed), str(SEED_FIXED), merged.sources("seed")))
+        seed = SEED_FIXED
+    if parameters.stream:  # no stage streams yet: the terminal release is all there is
+        clamps.append(_clamped("stream", "yes", "no", ()))
+    grammar = merged.word("output")
+    granted = Granted(
+        max_tokens=max_tokens,
+        temperature=0.0 if parameters.temperature is None else parameters.temperature,
+        top_p=1.0 if parameters.top_p is None else parameters.top_p,
+        top_k=TOP_K_MAX if parameters.top_k is None else parameters.top_k,
+        seed=seed,
+        stop=parameters.stop,
+        choices=() if grammar is None else bundle.grammars[grammar].choices,
+    )
+    return granted, tuple(clamps)
+
+
+def _clamped(name: str, asked: str, granted: str, policies: tuple[PolicyId, ...]) -> Clamp:
+    return Clamp(name=name, asked=asked, granted=granted, policies=policies)

@@ -1,0 +1,194 @@
+"""The gate: request records in, one sealed-ready decision a request offset out; the only place that decides.
+
+The numbered checks, the same numbers as in DESIGN and in `codes.MEANINGS`; the first that fails denies with its code:
+    1 decode the record
+    2 prove the identity (`identity.prove`), and that the request was not decided before
+    3 take the policy state at T
+    4 decide access, 5 decide each document, field and tool, 6 shape the prompt, 7 clamp the parameters (`access.judge`)
+    8 charge the budgets: no bundle may name one yet, `bundle.load_bundle` refuses it
+    9 seal (the caller, `seal.seal_slice`, over the slice that `Gate.decide` proposes)
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from sluicegate.enforcer.state import NotReady, Rules
+
+from sluicegate.enforcer.access import judge
+from sluicegate.enforcer.directory import split_uid
+from sluicegate.enforcer.identity import prove
+from sluicegate.enforcer.judgement import Ask, Refused
+from sluicegate.enforcer.ports import Proposal
+from sluicegate.enforcer.seal import SLICE_RECORDS_MAX, Effective, source_digest
+from sluicegate.enforcer.seen import SeenProofs, SeenRequests
+from sluicegate.schemas import codec
+from sluicegate.schemas.codes import MEANINGS, Code
+from sluicegate.schemas.errors import CodecError
+from sluicegate.schemas.events import DecisionMade, Identity, RequestSubmitted, Source, Verdict
+from sluicegate.schemas.ids import decision_id
+from sluicegate.schemas.records import Record, Unsent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateConfig:
+    """One partition of the gate. Limits: bytes of a request's value; age of a request's stamp behind T; bytes of a
+    slice.
+    """
+
+    epoch: int
+    partition: int
+    audience: str
+    partition_count: int
+    request_bytes_max: int
+    stale_after_ms: int
+    slice_bytes_max: int
+
+
+class Gate:
+    """The enforcer's `Stage` for one partition. `rules_at(T)` returns the policy state in force at event time T."""
+
+    def __init__(self, config: GateConfig, rules_at: Callable[[int], Rules | NotReady]) -> None:
+        self._config = config
+        self._rules_at = rules_at
+        self._proofs = SeenProofs()
+        self._requests = SeenRequests()
+
+    def fold(self, effective: Effective) -> None:
+        """Takes one effective decision of this partition into the sets of spent proofs and decided requests."""
+        decision = codec.decode(effective.record.value, DecisionMade)
+        self._proofs.fold(decision)
+        self._requests.fold(decision)
+
+    def decide(self, records: Sequence[Record], *, frontier: int, time_ms: int, clock_ms: int | None) -> Proposal:
+        """Decisions for a prefix of `records` that fits one slice; decided again from the same input, the same
+        bytes.
+        """
+        proofs, requests = self._proofs.fork(), self._requests.fork()
+        outputs: list[Unsent] = []
+        size, position, covered, now = 0, -1, frontier, time_ms
+        for record in records:
+            stamp = record.timestamp_ms if clock_ms is None else clock_ms
+            record_time = max(now, stamp)
+            step: list[tuple[bytes | None, DecisionMade]] = []
+            if record.offset > covered:
+                step.append((None, self._gap(covered, record.offset - covered, record_time)))
+            step.append((record.key, self._decide_one(record, record_time, proofs, requests)))
+            unsent = [Unsent(key=key, value=codec.encode(decision)) for key, decision in step]
+            step_size = sum(each.size_bytes() for each in unsent)
+            if outputs and (size + step_size > self._config.slice_bytes_max or len(outputs) + 2 > SLICE_RECORDS_MAX):
+                break
+            outputs += unsent
+            size += step_size
+            now, covered = record_time, record.offset + 1
+            for _, decision in step:
+                proofs.fold(decision)
+                requests.fold(decision)
+                if decision.policy is not None:
+                    position = max(position, decision.policy.position)
+        return Proposal(
+            outputs=tuple(outputs),
+            source_first=frontier,
+            source_last=covered - 1,
+            time_ms=now,
+            policy_position=position,
+        )
+
+    def _gap(self, offset: int, count: int, time_ms: int) -> DecisionMade:
+        return DecisionMade(
+            decision_id=decision_id(epoch=self._config.epoch, partition=self._config.partition, offset=offset),
+            source=Source(offset=offset, count=count, digest=b"", timestamp_ms=0),
+            time_ms=time_ms,
+            verdict=Verdict.DENY,
+            code=Code.GAP,
+            check=MEANINGS[Code.GAP].check,
+            reason=MEANINGS[Code.GAP].text,
+        )
+
+    def _decide_one(self, record: Record, time_ms: int, proofs: SeenProofs, requests: SeenRequests) -> DecisionMade:
+        config = self._config
+        digest = source_digest(record.key, record.value)
+        base = DecisionMade(
+            decision_id=decision_id(epoch=config.epoch, partition=config.partition, offset=record.offset),
+            source=Source(offset=record.offset, count=1, digest=digest, timestamp_ms=record.timestamp_ms),
+            time_ms=time_ms,
+            verdict=Verdict.DENY,
+            code=Code.POISON,
+            check=1,
+        )
+        # 1 decode the record
+        if len(record.value or b"") > config.request_bytes_max:
+            return _denied(base, Refused(code=Code.TOO_LARGE))
+        if time_ms - record.timestamp_ms > config.stale_after_ms:
+            return _denied(base, Refused(code=Code.STALE))
+        try:
+            request = codec.decode(record.value, RequestSubmitted)
+        except CodecError as error:
+            return _denied(base, Refused(code=Code.POISON, reason=str(error)))
+        base = replace(
+            base,
+            request_id=request.request_id,
+            model=request.model,
+            purpose=request.purpose,
+            deadline_ms=request.deadline_ms,
+        )
+        # 3 take the policy state at T (before 2, because the keys that prove an identity are part of it)
+        rules = self._rules_at(time_ms)
+        if isinstance(rules, NotReady):
+            return _denied(base, Refused(code=Code.POLICY_NOT_READY, reason=rules.reason))
+        base = replace(base, policy=rules.version)
+        # 2 prove the identity, and that the request was not decided before
+        identity = prove(
+            record,
+            audience=config.audience,
+            partition_count=config.partition_count,
+            time_ms=time_ms,
+            credentials=rules.credentials,
+            seen=proofs,
+        )
+        if isinstance(identity, Refused):
+            return _denied(base, identity)
+        base = replace(base, identity=identity)
+        earlier = requests.find(actor=identity.actor, request_id=request.request_id)
+        if earlier is not None:
+            base = replace(base, duplicate_of=earlier.decision_id)
+            same = earlier.digest == digest
+            return _denied(base, Refused(code=Code.DUPLICATE_OF if same else Code.REQUEST_ID_REUSED))
+        # 4 to 7
+        return _judged(base, rules, identity, request)
+
+
+def _judged(base: DecisionMade, rules: Rules, identity: Identity, request: RequestSubmitted) -> DecisionMade:
+    found = judge(
+        rules.judging,
+        Ask(
+            principal=split_uid(identity.principal),
+            actor=split_uid(identity.actor),
+            request=request,
+            time_ms=base.time_ms,
+            default_seed=int.from_bytes(base.source.digest[:7], "big"),
+        ),
+    )
+    allowed = found.code is Code.OK
+    return replace(
+        base,
+        verdict=Verdict.ALLOW if allowed else Verdict.DENY,
+        code=found.code,
+        check=MEANINGS[found.code].check,
+        reason=found.reason if allowed else found.reason or MEANINGS[found.code].text,
+        determining=found.determining,
+        rulings=found.rulings,
+        obligations=found.obligations,
+        prompt=found.prompt,
+        granted=found.granted,
+        clamps=found.clamps,
+        admitted=found.admitted,
+        withheld=found.withheld,
+        aliases=found.aliases,
+    )
+
+
+def _denied(base: DecisionMade, refused: Refused) -> DecisionMade:
+    meaning = MEANINGS[refused.code]
+    return replace(
+        base, verdict=Verdict.DENY, code=refused.code, check=meaning.check, reason=refused.reason or meaning.text
+    )
