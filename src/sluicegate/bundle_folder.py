@@ -1,0 +1,38 @@
+"""A folder goes in, the content of the bundle in it comes out: the only place that reads policy files from disk."""
+
+from pathlib import Path
+from typing import Final
+
+from sluicegate.enforcer.bundle import belongs_to_bundle, bundle_content
+from sluicegate.schemas.errors import ConfigurationError, InvalidBundle
+
+FILE_BYTES_MAX: Final = 1_000_000
+FILES_MAX: Final = 500
+
+
+def read_bundle(folder: Path) -> bytes:
+    """The content of the bundle in a folder; files that belong to no bundle are left out.
+
+    Raises:
+        ConfigurationError: the folder or a file cannot be read.
+        InvalidBundle: a file is not UTF-8, too large, or there are too many.
+    """
+    if not folder.is_dir():
+        raise ConfigurationError(f"there is no bundle folder `{folder}`; name one with `--bundle`")
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    names = [name for name in names if belongs_to_bundle(name)]
+    if len(names) > FILES_MAX:
+        raise InvalidBundle((f"`{folder}` holds {len(names)} files; a bundle holds at most {FILES_MAX}",))
+    files = {}
+    for name in names:
+        try:
+            data = (folder / name).read_bytes()
+        except OSError as error:
+            raise ConfigurationError(f"`{folder / name}` cannot be read: {error.strerror}") from None
+        if len(data) > FILE_BYTES_MAX:
+            raise InvalidBundle((f"{name}: {len(data)} bytes; a file holds at most {FILE_BYTES_MAX}",))
+        try:
+            files[name] = data.decode("utf-8")
+        except UnicodeDecodeError:
+            raise InvalidBundle((f"{name}: is not UTF-8; save it as UTF-8",)) from None
+    return bundle_content(files)

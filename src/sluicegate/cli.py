@@ -1,0 +1,82 @@
+"""Words of the command line go in, an exit code comes out: the only place that turns exceptions into lines and codes.
+
+0 done; 1 refused or failed (`SluicegateError`, a check that did not hold); 2 wrong settings or usage; 130 Ctrl-C.
+Each command is a module of its own, imported when it is called: `COMMANDS` is the table to extend.
+"""
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from sluicegate import logs
+from sluicegate.schemas.errors import ConfigurationError, SluicegateError
+
+# Name -> the module and the click command in it, and one line for `sluicegate --help` (so that help imports nothing).
+COMMANDS: dict[str, tuple[str, str]] = {
+    "up": ("sluicegate.commands.up:up", "start the stack: broker, gate, runner, redactor, audit"),
+    "down": ("sluicegate.commands.up:down", "stop the stack"),
+    "status": ("sluicegate.commands.up:status", "show what runs"),
+    "demo": ("sluicegate.commands.demo:demo", "the example company, beat by beat"),
+    "ask": ("sluicegate.commands.ask:ask", "ask the model as somebody of the example company"),
+    "audit": ("sluicegate.commands.audit:audit", "ask the audit: sql, show, questions"),
+    "replay": ("sluicegate.commands.replay:replay", "decide the recorded history again under another bundle"),
+    "publish": ("sluicegate.commands.publish:publish", "sign and publish the policy bundle and the directory"),
+    "run": ("sluicegate.commands.run:run", "run one stage in the foreground"),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands stand in `COMMANDS`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click calls it so
+        """Return the names in the table's order."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import the command `cmd_name`."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command), cmd_name
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the table, importing nothing."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="sluicegate", message="%(prog)s %(version)s")
+def sluicegate() -> None:
+    """Every request to a language model decided by policy, shaped, limited, redacted and recorded."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit code. An exception nobody expected passes through, to `sys.excepthook`."""
+    sys.excepthook = logs.report_bug(_say)
+    try:
+        result = sluicegate.main(args=arguments, prog_name="sluicegate", standalone_mode=False)
+    except click.ClickException as error:
+        _say(f"{error.format_message()} (`sluicegate --help` shows how)")
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except SluicegateError as error:
+        _say(str(error))
+        return 2 if isinstance(error, ConfigurationError) else 1
+    except BrokenPipeError:
+        # `sluicegate ... | head`: the reader has enough. Python's own flush at exit must not complain again.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def _say(text: str) -> None:
+    click.echo(f"sluicegate: {' '.join(text.split())}", err=True)

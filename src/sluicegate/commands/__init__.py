@@ -1,0 +1,1 @@
+"""The commands of `sluicegate`, a module each: they parse, call and print; `cli.COMMANDS` is their table."""

