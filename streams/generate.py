@@ -8,7 +8,7 @@ the log ends, append, compare. Nothing is started before its decision is effecti
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -66,6 +66,7 @@ OUTCOMES = {
     Code.BLOCKED: Outcome.BLOCKED,
     Code.PROMPT_TOO_LONG: Outcome.REFUSED,
     Code.MODEL_MISSING: Outcome.REFUSED,
+    Code.CONTROL_CHARACTER: Outcome.REFUSED,
     Code.MODEL_FAILED: Outcome.FAILED,
 }
 
@@ -122,6 +123,7 @@ class GenerationLane:
         Raises:
             ContinuityError: the decisions log does not reach as far as the outputs say.
         """
+        await self._restore()
         await self._read_back()
         end = await self._broker.end_offset(self._decisions.place.topic, self._place.partition)
         if self._window.first > end:
@@ -132,6 +134,38 @@ class GenerationLane:
         self._next = self._window.first
         self._tasks = [asyncio.create_task(self._generate()), asyncio.create_task(self._flush())]
         return self._next
+
+    async def _restore(self) -> None:
+        """Reads back as much of the own output as restores the window; foreign records make it read further."""
+        topic, partition = self._place.topic, self._place.partition
+        log_start = await self._broker.start_offset(topic, partition)
+        end = await self._broker.end_offset(topic, partition)
+        span = 4 * self._size
+        while True:
+            start = max(log_start, end - span)
+            folded = SealedLog(self._generations, start=start, in_order=False)
+            outputs = [each async for each in self._outputs(folded, start, end)]
+            if start == log_start or len(outputs) >= windows.outputs_needed(self._size):
+                break
+            span *= 2
+        try:
+            self._window = windows.restore(outputs, size=self._size, log_start_known=start == log_start == 0)
+        except ValueError:
+            raise ContinuityError(
+                f"{topic}/{partition} starts at {log_start} and keeps only {len(outputs)} outputs, too few to know which "
+                "decisions are carried out: keep more of it, or take a new epoch"
+            ) from None
+        self._log = folded
+        self._time_ms = folded.time_ms
+
+    async def _outputs(self, folded: SealedLog, start: int, end: int) -> AsyncIterator[windows.Output]:
+        async for batch in self._broker.read(self._place.topic, self._place.partition, start=start, end=end):
+            for record in batch:
+                if isinstance(folded.observe(record), Effective):
+                    output = codec.decode(record.value, GenerationFinished)
+                    yield windows.Output(
+                        source=output.source.offset, count=output.source.count, first=output.window.first
+                    )
 
     async def _read_back(self) -> None:
         async for batch in self._broker.read(self._place.topic, self._place.partition, start=self._log.end):

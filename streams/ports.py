@@ -25,3 +25,20 @@ class Log(Protocol):
 
     async def end_offset(self, topic: str, partition: int) -> int:
         """The exact high watermark: the offset the next record will get."""
+
+
+class PartitionLane(Protocol):
+    """What a worker loop feeds with the records of one assigned partition: `Lane`, the runner's and the redactor's."""
+
+    @property
+    def frontier(self) -> int:
+        """The next source offset that the lane will take."""
+
+    async def recover(self) -> int:
+        """Reads back the stage's own output and returns the source offset to read from. MUST come before `advance`."""
+
+    async def advance(self, records: Sequence[Record]) -> None:
+        """Takes records from the frontier on until each is covered or admitted. MUST NOT raise for bad input."""
+
+    async def close(self) -> None:
+        """The partition was revoked: nothing is appended once this returns."""

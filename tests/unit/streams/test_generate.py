@@ -1,7 +1,7 @@
 """The runner's lane over an in-memory broker: one generation a decision, none without an effective allow."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from memory_log import MemoryLog
@@ -14,7 +14,7 @@ from sluicegate.schemas import codec
 from sluicegate.schemas.codes import Code
 from sluicegate.schemas.errors import ContinuityError
 from sluicegate.schemas.events import GenerationFinished, ModelRun, Outcome
-from sluicegate.schemas.records import Unsent
+from sluicegate.schemas.records import Record, Unsent
 from sluicegate.streams.generate import GenerationLane, Ran
 
 RUN = ModelRun(
@@ -241,3 +241,40 @@ def test_a_grant_is_made_by_verification_alone() -> None:
         Grant(object(), made, made.granted, made.source)
     assert KEYS.keys() == {"enforcer", "runner", "redactor"}
     assert place("runner").stage == "runner"
+
+
+async def test_a_long_log_is_read_back_only_as_far_as_the_window_needs() -> None:
+    class CountingLog(MemoryLog):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first_read: int | None = None
+
+        async def read(
+            self, topic: str, partition: int, *, start: int, end: int | None = None
+        ) -> AsyncIterator[list[Record]]:
+            if topic == TOPICS["runner"] and self.first_read is None:
+                self.first_read = start
+            async for batch in super().read(topic, partition, start=start, end=end):
+                yield batch
+
+    log, model = CountingLog(), CountingModel()
+    put_decisions(log, [False, True] * 40)
+    await run_until(log, model, 80)
+    log.first_read = None
+    put_decisions(log, [True])
+    await run_until(log, model, 81)
+    assert log.first_read == 80 - 4 * 4
+    assert covered(log) == list(range(81))
+    assert model.calls.count("d1-0-80") == 1
+    assert len(model.calls) == 41
+
+
+async def test_a_flood_of_foreign_outputs_makes_the_read_back_go_further() -> None:
+    log, model = MemoryLog(), CountingModel()
+    put_decisions(log, [True] * 12)
+    await run_until(log, model, 12)
+    log.put(TOPICS["runner"], 0, [Unsent(key=None, value=b"junk")] * 100)
+    put_decisions(log, [True])
+    await run_until(log, model, 13)
+    assert covered(log) == list(range(13))
+    assert len(model.calls) == 13
