@@ -152,8 +152,8 @@ class GenerationLane:
             self._window = windows.restore(outputs, size=self._size, log_start_known=start == log_start == 0)
         except ValueError:
             raise ContinuityError(
-                f"{topic}/{partition} starts at {log_start} and keeps only {len(outputs)} outputs, too few to know which "
-                "decisions are carried out: keep more of it, or take a new epoch"
+                f"{topic}/{partition} starts at {log_start} and keeps only {len(outputs)} outputs, too few to know "
+                "which decisions are carried out: keep more of it, or take a new epoch"
             ) from None
         self._log = folded
         self._time_ms = folded.time_ms

@@ -18,6 +18,7 @@ from sluicegate.streams.kafka import Broker, Tail
 
 log = logging.getLogger(__name__)
 PARTITION = 0
+WAIT_MS = 150
 
 
 def decode_policy_event(record: Record) -> PolicyPublished | DirectoryChanged:

@@ -105,7 +105,8 @@ class PartitionLanding:
         )
         read_from = log_start if self._whole else self._frontier
         self._judge = self._judge_from(read_from)
-        return self._broker.tail(self._topic, self._partition, start=read_from)
+        wait_ms = int(self._wait_s * 1000)
+        return self._broker.tail(self._topic, self._partition, start=read_from, wait_ms=wait_ms)
 
     async def follow(self, tail: Tail) -> None:
         """Lands what the tail brings, for ever; a database that is away is tried again, and nothing is passed over."""

@@ -47,9 +47,9 @@ def reference(
     prompts: list[list[int]], smollm2_source: Path, smollm2_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[list[list[int]], np.ndarray]:
     """Return what the export environment makes of the prompts: new tokens, and first logits [prompts, vocabulary]."""
-    python = Path(os.environ.get("SLUICEGATE_EXPORT_PYTHON", REPOSITORY / ".venv-export" / "bin" / "python"))
+    python = Path(os.environ.get("EXPORT_PYTHON", REPOSITORY / ".venv-export" / "bin" / "python"))
     if not python.exists():
-        pytest.fail("no export environment, run `make test` or set `SLUICEGATE_EXPORT_PYTHON`")
+        pytest.fail("no export environment, run `make test` or set `EXPORT_PYTHON`")
     out = tmp_path_factory.mktemp("export")
     asked = {
         "prompts": prompts,
