@@ -1,6 +1,5 @@
 """Checks 4 to 7 on the example company: the demo's beats, each code with its cause, and what a requester is told."""
 
-import time
 from dataclasses import replace
 
 import pytest
@@ -392,12 +391,3 @@ def test_no_value_of_the_request_is_told_back(heron):
         found = judge(heron, asked)
         assert found.code is not Code.OK
         assert canary not in (found.reason or "")
-
-
-def test_judging_is_quick(heron):
-    asked = ask(ANA, "ticket", TICKET, PHONE)
-    judge(heron, asked)
-    start = time.process_time()
-    for _ in range(50):
-        judge(heron, asked)
-    assert (time.process_time() - start) / 50 < 0.005  # seconds; measured 0.0001

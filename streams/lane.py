@@ -1,0 +1,259 @@
+"""One partition of an in-order stage: records in, sealed outputs appended exactly where they were sealed for; the only
+place that does compare-and-append for such a stage.
+
+Order of effects: read back own output to the high watermark, fold it, decide a slice, seal it for the offset where the
+log ends, append it as one batch, compare. Where the acknowledged offset differs, or none came, read back and redo.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from sluicegate.enforcer.log import SealedLog
+from sluicegate.enforcer.ports import Proposal, Stage
+from sluicegate.enforcer.seal import (
+    SLICE_RECORDS_MAX,
+    Effective,
+    Signer,
+    Verifier,
+    Void,
+    as_landed,
+    seal_slice,
+    source_digest,
+)
+from sluicegate.schemas import codec
+from sluicegate.schemas.errors import ConfigurationError, ContinuityError, Unavailable
+from sluicegate.schemas.events import DecisionMade, ReleaseMade, Source
+from sluicegate.schemas.records import Record, Unsent
+from sluicegate.streams.ports import Log
+
+log = logging.getLogger(__name__)
+VERIFIED_BEFORE_YIELD = 32  # long synchronous verification starves heartbeats
+APPENDS_MAX = 50
+VOIDS_MAX = 1_000  # in a row; then whoever drives the lane is told, and may ask again
+PAUSE_S = 0.05
+PAUSE_MAX_S = 2.0
+
+
+class Lane:
+    """`recover` first, then `advance` with records in offset order, from one task. Never shared, never used after the
+    partition was given up: a later assignment makes a new one.
+
+    `source_topic`: what the stage reads. `output`: the event its bodies are, which names the source of each.
+    `may_append`: whether the partition is still held, asked before each append. `clock_ms`: see `Stage.decide`.
+    """
+
+    def __init__(
+        self,
+        *,
+        broker: Log,
+        stage: Stage,
+        verifier: Verifier,
+        signer: Signer,
+        source_topic: str,
+        output: type[DecisionMade | ReleaseMade],
+        slice_bytes_max: int,
+        may_append: Callable[[], bool],
+        clock_ms: Callable[[], int | None] = lambda: None,
+        slice_records_max: int = SLICE_RECORDS_MAX,
+    ) -> None:
+        self._broker = broker
+        self._stage = stage
+        self._verifier = verifier
+        self._signer = signer
+        self._source_topic = source_topic
+        self._output: type[DecisionMade | ReleaseMade] = output
+        self._slice_bytes_max = slice_bytes_max
+        self._may_append = may_append
+        self._clock_ms = clock_ms
+        self._records_max = min(slice_records_max, SLICE_RECORDS_MAX)
+        self._records_now = self._records_max
+        self._log: SealedLog | None = None
+        self._unsettled = True
+        self._anchor: Source | None = None
+        self._closed = False
+        self._in_flight = asyncio.Lock()
+        self.redone = 0
+
+    @property
+    def frontier(self) -> int:
+        """The next source offset without an effective output.
+
+        Raises:
+            RuntimeError: `recover` has not returned yet.
+        """
+        if self._log is None or self._log.source_next is None:
+            raise RuntimeError("a lane is recovered before it is used")
+        return self._log.source_next
+
+    @property
+    def void_count(self) -> int:
+        """How many records without effect stand in the output so far; more than our own redone slices means a foreign
+        writer.
+        """
+        return 0 if self._log is None else self._log.void_count
+
+    async def recover(self) -> int:
+        """Reads back the stage's own output, folds it, and checks that its input is still the one it was made from.
+
+        Raises:
+            ContinuityError: a log was cut, recreated or rewritten.
+            Unavailable: the broker does not answer.
+        """
+        place = self._verifier.place
+        if self._log is None:
+            start = await self._broker.start_offset(place.topic, place.partition)
+            self._log = SealedLog(self._verifier, start=start, source_start=0 if start == 0 else None)
+        await self._read_back(self._log)
+        if self._log.source_next is None:
+            raise ContinuityError(
+                f"`{place.topic}`/{place.partition} starts at {self._log.end} and no slice that it keeps is effective: "
+                "take a new epoch"
+            )
+        await self._check_source()
+        return self.frontier
+
+    async def _check_source(self) -> None:
+        partition = self._verifier.place.partition
+        start = await self._broker.start_offset(self._source_topic, partition)
+        end = await self._broker.end_offset(self._source_topic, partition)
+        if not start <= self.frontier <= end:
+            raise ContinuityError(
+                f"`{self._source_topic}`/{partition} holds {start} to {end}, but the next to be answered is "
+                f"{self.frontier}: it was cut or recreated; take a new epoch"
+            )
+        anchor = self._anchor
+        if anchor is None or anchor.offset < start:
+            return
+        reading = self._broker.read(self._source_topic, partition, start=anchor.offset, end=anchor.offset + 1)
+        found = [record async for batch in reading for record in batch]
+        same = [
+            record
+            for record in found
+            if source_digest(record.key, record.value) == anchor.digest and record.timestamp_ms == anchor.timestamp_ms
+        ]
+        if len(same) != 1:
+            raise ContinuityError(
+                f"`{self._source_topic}`/{partition}/{anchor.offset} is not the record that was answered: it was "
+                "recreated or rewritten; take a new epoch"
+            )
+
+    async def _read_back(self, sealed: SealedLog) -> None:
+        place = self._verifier.place
+        seen = 0
+        async for batch in self._broker.read(place.topic, place.partition, start=sealed.end):
+            for record in batch:
+                self._fold(sealed, record)
+                seen += 1
+                if seen % VERIFIED_BEFORE_YIELD == 0:
+                    await asyncio.sleep(0)
+        self._unsettled = False
+
+    def _fold(self, sealed: SealedLog, record: Record) -> Effective | Void:
+        verdict = sealed.observe(record)
+        if isinstance(verdict, Effective):
+            self._stage.fold(verdict)
+            source = codec.decode(record.value, self._output).source
+            if source.digest and source.count == 1:
+                self._anchor = source
+        return verdict
+
+    async def advance(self, records: Sequence[Record]) -> None:
+        """Returns when every record has an effective output. What is below the frontier is left out; an offset missing
+        from `records` above it is a confirmed hole.
+
+        Raises:
+            Unavailable: the broker does not answer; call again with the same records.
+            ContinuityError: the output log is not sound.
+            ConfigurationError: the stage's own key is not admitted, or the broker refuses a slice.
+            ValueError: the stage proposed what cannot be appended; a bug.
+        """
+        if self._log is None:
+            raise RuntimeError("a lane is recovered before it is used")
+        attempts, voids, pause_s = 0, 0, PAUSE_S
+        while True:
+            try:
+                if self._unsettled:
+                    await self._read_back(self._log)
+                pending = [record for record in records if record.offset >= self.frontier]
+                if not pending:
+                    return
+                async with self._in_flight:
+                    landed = await self._append_slice(self._log, pending)
+                if landed:
+                    attempts, voids, pause_s = 0, 0, PAUSE_S
+                    continue
+                self.redone += 1
+                voids += 1
+                if voids >= VOIDS_MAX:
+                    place = self._verifier.place
+                    raise ContinuityError(
+                        f"{voids} slices in a row for `{place.topic}`/{place.partition} landed elsewhere: somebody else "
+                        "writes there; take away its right to"
+                    )
+            except Unavailable as error:
+                attempts += 1
+                if self._closed or attempts >= APPENDS_MAX:
+                    raise
+                log.warning("append waits", extra={"topic": self._verifier.place.topic, "why": str(error)})
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, PAUSE_MAX_S)
+
+    async def close(self) -> None:
+        """The partition was given up: waits for the append in flight, and nothing is appended once this returns."""
+        self._closed = True
+        async with self._in_flight:
+            pass
+
+    async def _append_slice(self, sealed: SealedLog, pending: Sequence[Record]) -> bool:
+        """Whether a slice landed where it was sealed for. If not, the log is to be read back before the next one."""
+        proposal, slice_ = self._sealed_slice(sealed, pending)
+        place = self._verifier.place
+        if self._closed or not self._may_append():
+            raise Unavailable("the partition is not held for certain: no heartbeat was acknowledged lately")
+        at = sealed.end
+        self._unsettled = True
+        base = await self._broker.append(place.topic, place.partition, slice_)
+        if base != at:
+            where = {"topic": place.topic, "partition": place.partition, "at": at, "base": base}
+            log.warning("slice is void", extra=where)
+            return False
+        for record in as_landed(slice_, place=place, base=base):
+            verdict = self._fold(sealed, record)
+            if isinstance(verdict, Void):
+                raise ConfigurationError(
+                    f"what this stage seals has no effect ({verdict.reason}): admit its key `{self._signer.key_id}`"
+                )
+        self._unsettled = False
+        if self.frontier != proposal.source_last + 1:
+            raise ValueError(f"the frontier is {self.frontier} after a slice up to {proposal.source_last}")
+        return True
+
+    def _sealed_slice(self, sealed: SealedLog, pending: Sequence[Record]) -> tuple[Proposal, tuple[Unsent, ...]]:
+        while True:
+            chosen = pending[: self._records_now]
+            proposal = self._stage.decide(
+                chosen, frontier=self.frontier, time_ms=sealed.time_ms, clock_ms=self._clock_ms()
+            )
+            if proposal.source_first != self.frontier or not self.frontier <= proposal.source_last <= chosen[-1].offset:
+                raise ValueError(f"a slice from {self.frontier} was asked for, not {proposal.source_first}")
+            if proposal.time_ms < sealed.time_ms:
+                raise ValueError("event time runs backwards")
+            slice_ = seal_slice(
+                proposal.outputs,
+                place=self._verifier.place,
+                at=sealed.end,
+                source_first=proposal.source_first,
+                source_last=proposal.source_last,
+                time_ms=proposal.time_ms,
+                policy_position=proposal.policy_position,
+                signer=self._signer,
+            )
+            size = sum(record.size_bytes() for record in slice_)
+            if size <= self._slice_bytes_max:
+                self._records_now = min(2 * len(chosen) + 1, self._records_max)
+                return proposal, slice_
+            if len(chosen) == 1:
+                raise ValueError(f"one output of {size} bytes is over the slice limit of {self._slice_bytes_max} bytes")
+            # Fewer records make the same outputs again, and fewer of them.
+            self._records_now = max(1, min(len(chosen) // 2, len(chosen) * self._slice_bytes_max // size))
