@@ -15,6 +15,10 @@ from sluicegate.streams.fetch import BrokerConfig, Fetched, Fetcher
 log = logging.getLogger(__name__)
 HOLE_TRIES = 3
 PAUSE_S = 0.1
+# A broker that does not wait with an empty answer is asked 30 times a second; after a second of nothing, 7 times.
+SHORT_WAIT_MS = 100
+EMPTY_BEFORE_IDLE = 30
+IDLE_PAUSE_S = 0.12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +44,8 @@ class Feed:
         self._first = start  # the offset that the next slice carries on at
         self._sure = start  # every offset from `_first` up to here is a confirmed hole
         self._tries = 0
+        self._empty = 0
+        self._idle_pause_s = IDLE_PAUSE_S if config.fetch_wait_ms < SHORT_WAIT_MS else 0.0
 
     async def take(self) -> Slice:
         """The next slice, never empty; waits for ever. A hole is looked at three times before it counts as one.
@@ -54,7 +60,10 @@ class Feed:
             if self._waiting:
                 await self._doubt(self._waiting[0].offset)
                 continue
+            if self._empty >= EMPTY_BEFORE_IDLE:
+                await asyncio.sleep(self._idle_pause_s)
             found = await self._fetch()
+            self._empty = 0 if found.records else self._empty + 1
             self._waiting.extend(found.records)
             if not found.records and found.next > self._sure:
                 await self._doubt(found.next)

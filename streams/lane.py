@@ -172,6 +172,12 @@ class Lane:
             raise RuntimeError("a lane is recovered before it is used")
         attempts, voids, pause_s = 0, 0, PAUSE_S
         while True:
+            if voids >= VOIDS_MAX:
+                place = self._verifier.place
+                raise Unavailable(
+                    f"{voids} slices in a row for `{place.topic}`/{place.partition} landed elsewhere: take the "
+                    "right to write there from everybody else"
+                )
             try:
                 if self._unsettled:
                     await self._read_back(self._log)
@@ -185,12 +191,6 @@ class Lane:
                     continue
                 self.redone += 1
                 voids += 1
-                if voids >= VOIDS_MAX:
-                    place = self._verifier.place
-                    raise ContinuityError(
-                        f"{voids} slices in a row for `{place.topic}`/{place.partition} landed elsewhere: somebody else "
-                        "writes there; take away its right to"
-                    )
             except Unavailable as error:
                 attempts += 1
                 if self._closed or attempts >= APPENDS_MAX:
