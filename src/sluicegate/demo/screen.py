@@ -2,8 +2,12 @@
 out.
 """
 
+import os
 import re
+import shutil
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from string import ascii_lowercase
 from typing import Final
 
@@ -140,16 +144,24 @@ def replay_answer(report: Report, limit: FailOn, command: str) -> RenderableType
 
 
 def now_try(bundle_dir: str) -> RenderableType:
-    """What to do next, on one's own keyboard."""
+    """What to do next, on one's own keyboard, with the command as it can be typed here."""
+    name = _typed()
     steps = (
-        ('sluicegate ask --as ian "What is the new cargo bike called?"', "then as eva"),
-        ("sluicegate audit show 5", "the whole story of row 5"),
+        (f'{name} ask --as ian "What is the new cargo bike called?"', "then as eva"),
+        (f"{name} audit show 5", "the whole story of row 5"),
         (f"$EDITOR {bundle_dir}/pay.cedar", "drop the role, save, and ask again:"),
-        ('sluicegate ask --as ian "How much does Priya Shah earn?"', ""),
-        ("sluicegate down", "the stack stays up until then"),
+        (f'{name} ask --as ian "How much does Priya Shah earn?"', ""),
+        (f"{name} down", "the stack stays up until then"),
     )
     lines = [Text.assemble("  ", command, (f"   # {why}" if why else "", "dim")) for command, why in steps]
     return Padding(Group(Text("Now try", style="bold"), *lines), (1, 2, 1, 2))
+
+
+def _typed() -> str:
+    """`sluicegate` where the shell finds it, else the path to it from here."""
+    if shutil.which("sluicegate") is not None:
+        return "sluicegate"
+    return os.path.relpath(Path(sys.executable).parent / "sluicegate")
 
 
 def _cell(value: object) -> str:
