@@ -1,0 +1,5 @@
+"""Fixtures of the fault tests."""
+
+from fixtures_broker import tansu
+
+__all__ = ["tansu"]
