@@ -114,9 +114,10 @@ class Stack:
             await self._supervisor.start(programs[name], ready_timeout_s=settings.ready_timeout_s)
         for name in STAGES:
             child = await self._supervisor.until_ready(name)
+            if name == STAGES[-1]:
+                self._update(ready=True)  # before the line says so: who reads it may ask at once
             self._piece(" ".join(word for word in (LABELS[name], child.detail, "ok") if word))
         self._end_line()
-        self._update(ready=True)
         ready()
         if watch:
             await self._publish_edits(settings)
