@@ -12,8 +12,6 @@ The numbered checks, the same numbers as in DESIGN and in `codes.MEANINGS`; the 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from sluicegate.enforcer.state import NotReady, Rules
-
 from sluicegate.enforcer.access import judge
 from sluicegate.enforcer.directory import split_uid
 from sluicegate.enforcer.identity import prove
@@ -21,6 +19,7 @@ from sluicegate.enforcer.judgement import Ask, Refused
 from sluicegate.enforcer.ports import Proposal
 from sluicegate.enforcer.seal import SLICE_RECORDS_MAX, Effective, source_digest
 from sluicegate.enforcer.seen import SeenProofs, SeenRequests
+from sluicegate.enforcer.state import NotReady, Rules
 from sluicegate.schemas import codec
 from sluicegate.schemas.codes import MEANINGS, Code
 from sluicegate.schemas.errors import CodecError
