@@ -21,7 +21,6 @@ from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlencode
 
-import chdb
 import clickhouse_connect
 from chdb.state.sqlitelike import Connection
 from clickhouse_connect.driver import options as client_options
@@ -178,7 +177,8 @@ def _open_embedded(path: Path) -> AuditDatabase:
         store = str((path / "store").resolve())
         _make(clickhouse_connect.get_client(interface="chdb", path=store))
         options = {"config-file": str(_restrictions(path))}
-        classifier = chdb.connect(f"{store}?{urlencode(options)}")
+        # Not `chdb.connect`: two distributions ship `chdb/__init__.py`, and which one stands is the installer's order.
+        classifier = Connection(f"{store}?{urlencode(options)}")
         held.callback(classifier.close)
 
         def client() -> Client:
