@@ -1,0 +1,86 @@
+"""The reference: the gate's decisions by plain aiokafka, `getmany` and `send_batch`; no seals, no state, no recovery.
+
+It is as fast as this job gets in Python on aiokafka, and keeps none of the enforcer's promises: a crash loses or
+doubles decisions, a zombie's writes count, a proof can be spent twice.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+
+from bench.doubles import without_proof
+from bench.stand import PARTITIONS, SLICE_RECORDS, RulesAt, Stand
+from sluicegate.enforcer.gate import Gate
+from sluicegate.schemas.records import Record
+
+POLL_MS = 100
+
+
+async def run_raw(stand: Stand, rules_at: RulesAt, *, proof: bool) -> None:
+    """Reads the task's source until every request is answered."""
+    config, task = stand.config, stand.task
+    consumer = AIOKafkaConsumer(
+        task.source,
+        **config.connection(),
+        group_id=stand.group,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        session_timeout_ms=int(config.session_timeout_s * 1000),
+        heartbeat_interval_ms=int(config.session_timeout_s * 100),
+        fetch_max_wait_ms=config.fetch_wait_ms,
+        max_partition_fetch_bytes=config.fetch_bytes_max,
+    )
+    producer = AIOKafkaProducer(
+        **config.connection(),
+        acks="all",
+        enable_idempotence=False,
+        linger_ms=0,
+        max_batch_size=config.batch_bytes_max,
+        max_request_size=2 * config.batch_bytes_max,
+    )
+    gates = {partition: stand.gate(partition, rules_at) for partition in range(PARTITIONS)}
+    with contextlib.nullcontext() if proof else without_proof():
+        await consumer.start()
+        await producer.start()
+        try:
+            while not stand.tally.done.is_set():
+                found = await consumer.getmany(timeout_ms=POLL_MS, max_records=SLICE_RECORDS)
+                await asyncio.gather(
+                    *(_answer(stand, producer, gates[each.partition], _records(each, found[each])) for each in found)
+                )
+        finally:
+            await consumer.stop()
+            await producer.stop()
+
+
+def _records(place: TopicPartition, messages: Sequence[ConsumerRecord]) -> list[Record]:
+    return [
+        Record(
+            topic=place.topic,
+            partition=place.partition,
+            offset=each.offset,
+            timestamp_ms=each.timestamp,
+            key=each.key,
+            value=each.value,
+            headers=tuple(each.headers),
+        )
+        for each in messages
+    ]
+
+
+async def _answer(stand: Stand, producer: AIOKafkaProducer, gate: Gate, records: list[Record]) -> None:
+    time_ms = 0
+    while records:
+        proposal = gate.decide(records, frontier=records[0].offset, time_ms=time_ms, clock_ms=None)
+        batch = producer.create_batch()
+        for each in proposal.outputs:
+            if batch.append(timestamp=None, key=each.key, value=each.value) is None:
+                raise ValueError("a batch of decisions is over the producer's limit")
+        batch.close()
+        sent = await producer.send_batch(batch, stand.task.output, partition=records[0].partition)
+        await sent
+        stand.tally.add(len(proposal.outputs))
+        time_ms = proposal.time_ms
+        records = [record for record in records if record.offset > proposal.source_last]
