@@ -51,10 +51,13 @@ class Gate:
         self._rules_at = rules_at
         self._proofs = SeenProofs()
         self._requests = SeenRequests()
+        self._proposed: dict[bytes, DecisionMade] = {}
 
     def fold(self, effective: Effective) -> None:
         """Takes one effective decision of this partition into the sets of spent proofs and decided requests."""
-        decision = codec.decode(effective.record.value, DecisionMade)
+        value = effective.record.value
+        # What was just proposed needs no decoding again: a memo, not state, for equal bytes are the same decision.
+        decision = (self._proposed.pop(value, None) if value else None) or codec.decode(value, DecisionMade)
         self._proofs.fold(decision)
         self._requests.fold(decision)
 
@@ -64,6 +67,7 @@ class Gate:
         """
         proofs, requests = self._proofs.fork(), self._requests.fork()
         outputs: list[Unsent] = []
+        self._proposed = {}
         size, position, covered, now = 0, -1, frontier, time_ms
         for record in records:
             stamp = record.timestamp_ms if clock_ms is None else clock_ms
@@ -79,6 +83,7 @@ class Gate:
             outputs += unsent
             size += step_size
             now, covered = record_time, record.offset + 1
+            self._proposed |= {each.value: decision for each, (_, decision) in zip(unsent, step, strict=True)}
             for _, decision in step:
                 proofs.fold(decision)
                 requests.fold(decision)

@@ -183,6 +183,7 @@ class Verifier:
         self.place = place
         self._keys = keys
         self._verified: OrderedDict[tuple[bytes, bytes, bytes], None] = OrderedDict()
+        self._decoded: tuple[bytes, SliceStatement] | None = None
 
     def verify(self, record: Record) -> Effective | Void:
         """The cheap checks come first, so that a flood of foreign records costs no signature check.
@@ -197,7 +198,7 @@ class Verifier:
             return Void(record=record, reason="no seal")
         try:
             seal = codec.decode(header, SliceSeal)
-            statement = codec.decode(seal.statement, SliceStatement)
+            statement = self._statement(seal.statement)
         except CodecError:
             return Void(record=record, reason="unreadable seal")
         # 2
@@ -226,6 +227,12 @@ class Verifier:
         if tree.root_of_path(leaf, index=seal.index, count=statement.count, siblings=seal.path) != statement.root:
             return Void(record=record, reason="bytes are not those sealed")
         return Effective(record=record, statement=statement)
+
+    def _statement(self, encoded: bytes) -> SliceStatement:
+        """Decoded once a slice: its records follow each other and carry the same bytes."""
+        if self._decoded is None or self._decoded[0] != encoded:
+            self._decoded = (encoded, codec.decode(encoded, SliceStatement))
+        return self._decoded[1]
 
     def _signature_holds(self, public: Ed25519PublicKey, seal: SliceSeal) -> bool:
         name = (public.public_bytes_raw(), seal.signature, sha256(seal.statement).digest())

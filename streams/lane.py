@@ -142,21 +142,29 @@ class Lane:
         place = self._verifier.place
         seen = 0
         async for batch in self._broker.read(place.topic, place.partition, start=sealed.end):
+            effective: list[Record] = []
             for record in batch:
-                self._fold(sealed, record)
+                if isinstance(self._fold(sealed, record), Effective):
+                    effective.append(record)
                 seen += 1
                 if seen % VERIFIED_BEFORE_YIELD == 0:
                     await asyncio.sleep(0)
+            self._drop_anchor(effective)
         self._unsettled = False
 
     def _fold(self, sealed: SealedLog, record: Record) -> Effective | Void:
         verdict = sealed.observe(record)
         if isinstance(verdict, Effective):
             self._stage.fold(verdict)
+        return verdict
+
+    def _drop_anchor(self, effective: Sequence[Record]) -> None:
+        """Remembers the last output that answers one record, for `recover` to hold the input against."""
+        for record in reversed(effective):
             source = codec.decode(record.value, self._output).source
             if source.digest and source.count == 1:
                 self._anchor = source
-        return verdict
+                return
 
     async def advance(self, records: Sequence[Record]) -> None:
         """Returns when every record has an effective output. What is below the frontier is left out; an offset missing
@@ -218,12 +226,14 @@ class Lane:
             where = {"topic": place.topic, "partition": place.partition, "at": at, "base": base}
             log.warning("slice is void", extra=where)
             return False
-        for record in as_landed(slice_, place=place, base=base):
+        landed = as_landed(slice_, place=place, base=base)
+        for record in landed:
             verdict = self._fold(sealed, record)
             if isinstance(verdict, Void):
                 raise ConfigurationError(
                     f"what this stage seals has no effect ({verdict.reason}): admit its key `{self._signer.key_id}`"
                 )
+        self._drop_anchor(landed)
         self._unsettled = False
         if self.frontier != proposal.source_last + 1:
             raise ValueError(f"the frontier is {self.frontier} after a slice up to {proposal.source_last}")
