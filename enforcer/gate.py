@@ -17,7 +17,7 @@ from sluicegate.enforcer.directory import split_uid
 from sluicegate.enforcer.identity import prove
 from sluicegate.enforcer.judgement import Ask, Refused
 from sluicegate.enforcer.ports import Proposal
-from sluicegate.enforcer.seal import SLICE_RECORDS_MAX, Effective, source_digest
+from sluicegate.enforcer.seal import SEAL_BYTES_MAX, SLICE_RECORDS_MAX, Effective, source_digest
 from sluicegate.enforcer.seen import SeenProofs, SeenRequests
 from sluicegate.enforcer.state import NotReady, Rules
 from sluicegate.schemas import codec
@@ -77,7 +77,7 @@ class Gate:
                 step.append((None, self._gap(covered, record.offset - covered, record_time)))
             step.append((record.key, self._decide_one(record, record_time, proofs, requests)))
             unsent = [Unsent(key=key, value=codec.encode(decision)) for key, decision in step]
-            step_size = sum(each.size_bytes() for each in unsent)
+            step_size = sum(each.size_bytes() + SEAL_BYTES_MAX for each in unsent)
             if outputs and (size + step_size > self._config.slice_bytes_max or len(outputs) + 2 > SLICE_RECORDS_MAX):
                 break
             outputs += unsent

@@ -11,7 +11,7 @@ from sluicegate.enforcer.detect import RedactionClass, Scanner
 from sluicegate.enforcer.grant import source_of
 from sluicegate.enforcer.ports import Proposal
 from sluicegate.enforcer.redact import Operator, Redacted, redact
-from sluicegate.enforcer.seal import SLICE_RECORDS_MAX, Effective, Verifier, Void
+from sluicegate.enforcer.seal import SEAL_BYTES_MAX, SLICE_RECORDS_MAX, Effective, Verifier, Void
 from sluicegate.schemas import codec
 from sluicegate.schemas.codes import MEANINGS, Code
 from sluicegate.schemas.events import (
@@ -90,7 +90,7 @@ class Redactor:
             position = max(position, verdict.statement.policy_position)
             outputs.append(self._release(verdict))
             encoded.append(_unsent(record.key, outputs[-1]))
-            size += encoded[-1].size_bytes()
+            size += encoded[-1].size_bytes() + SEAL_BYTES_MAX
         return Proposal(
             outputs=tuple(encoded),
             source_first=frontier,

@@ -24,6 +24,8 @@ from sluicegate.schemas.records import Record, Unsent
 
 SEAL_HEADER = "sg-seal"
 SLICE_RECORDS_MAX = 512
+SEAL_BYTES_MAX = 1_000
+"""Upper bound of what a seal adds to a record: its statement with names as long as they come, a signature, a path."""
 VERIFIED_SLICES_KEPT = 256
 
 

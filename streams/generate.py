@@ -15,7 +15,17 @@ from typing import Protocol
 from sluicegate.enforcer import window as windows
 from sluicegate.enforcer.grant import Grant, Passed, verify_grant
 from sluicegate.enforcer.log import SealedLog
-from sluicegate.enforcer.seal import SLICE_RECORDS_MAX, Effective, Place, Signer, Verifier, Void, as_landed, seal_slice
+from sluicegate.enforcer.seal import (
+    SEAL_BYTES_MAX,
+    SLICE_RECORDS_MAX,
+    Effective,
+    Place,
+    Signer,
+    Verifier,
+    Void,
+    as_landed,
+    seal_slice,
+)
 from sluicegate.schemas import codec
 from sluicegate.schemas.codes import Code
 from sluicegate.schemas.errors import ContinuityError, Unavailable
@@ -355,11 +365,12 @@ class GenerationLane:
                     )
                 ),
             )
-            if batch and (size + record.size_bytes() > self._slice_bytes_max or len(batch) == SLICE_RECORDS_MAX):
+            record_size = record.size_bytes() + SEAL_BYTES_MAX
+            if batch and (size + record_size > self._slice_bytes_max or len(batch) == SLICE_RECORDS_MAX):
                 break
             batch.append(each)
             unsent.append(record)
-            size += record.size_bytes()
+            size += record_size
         return batch, unsent
 
     async def _fail(self, error: BaseException) -> None:

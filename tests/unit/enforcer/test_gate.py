@@ -8,7 +8,7 @@ from company import DOMAIN, NOON_MS, document, gate, policy_events, policy_log, 
 from stages import KEYS, place, sealed
 
 from sluicegate.enforcer.gate import Gate
-from sluicegate.enforcer.seal import Effective, Verifier, as_landed
+from sluicegate.enforcer.seal import SEAL_BYTES_MAX, Effective, Verifier, as_landed
 from sluicegate.enforcer.state import PolicyLog
 from sluicegate.enforcer.trust import digest_of
 from sluicegate.schemas import codec
@@ -144,7 +144,7 @@ def test_a_slice_is_cut_by_bytes_and_goes_on_where_it_was_cut() -> None:
     records = [record(request(f"r{index}", documents=(PHONE,)), offset=index) for index in range(6)]
     whole = decisions(gate(records[0].partition), records)
     size = max(len(codec.encode(each)) for each in whole)
-    found = gate(records[0].partition, slice_bytes_max=size * 2 + 400)
+    found = gate(records[0].partition, slice_bytes_max=(size + 100 + SEAL_BYTES_MAX) * 2)
     pieces, frontier = [], 0
     while frontier < 6:
         proposal = found.decide(records[frontier:], frontier=frontier, time_ms=0, clock_ms=None)
@@ -153,6 +153,16 @@ def test_a_slice_is_cut_by_bytes_and_goes_on_where_it_was_cut() -> None:
         frontier = proposal.source_last + 1
     assert len(pieces) == 6
     assert [each.code for each in pieces] == [each.code for each in whole]
+
+
+def test_a_proposal_fits_the_slice_once_it_is_sealed() -> None:
+    """Else the lane would have the gate decide every full slice again, with fewer records."""
+    records = [record(request(f"r{index}", documents=(PHONE,)), offset=index) for index in range(40)]
+    limit = 60_000
+    proposal = gate(records[0].partition, slice_bytes_max=limit).decide(records, frontier=0, time_ms=0, clock_ms=None)
+    assert 2 < len(proposal.outputs) < 40  # the limit did cut
+    batch = sealed("enforcer", list(proposal.outputs), at=0, source_first=0, source_last=proposal.source_last)
+    assert limit / 2 < sum(each.size_bytes() for each in batch) <= limit
 
 
 def test_a_hole_in_the_log_is_sealed_as_a_gap() -> None:

@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sluicegate.enforcer.log import SealedLog
 from sluicegate.enforcer.seal import (
+    SEAL_BYTES_MAX,
     SEAL_HEADER,
     Effective,
     Place,
@@ -193,6 +194,13 @@ def test_event_time_never_runs_backwards() -> None:
     earlier = landed(sealed(at=5, first=5, time_ms=499), base=5)
     assert reason(log.observe(earlier[0])) == "sealed before the event time of the log"
     assert log.time_ms == 500
+
+
+def test_a_seal_is_no_larger_than_it_is_reckoned() -> None:
+    long = replace(PLACE, env="e" * 32, tenant="t" * 32, topic="t" * 32 + ".generations", epoch=2**31, partition=1023)
+    batch = sealed(at=2**62, first=2**62, count=512, place=long, time_ms=2**50)
+    sizes = [each.size_bytes() - Unsent(key=each.key, value=each.value).size_bytes() for each in batch]
+    assert SEAL_BYTES_MAX / 2 < max(sizes) <= SEAL_BYTES_MAX
 
 
 def test_index_and_path_stand_in_the_seal() -> None:
