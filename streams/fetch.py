@@ -7,11 +7,12 @@ cannot be unpacked becomes a hole instead of an exception that comes back for ev
 
 import asyncio
 import contextlib
+import ssl
 import struct
 import time
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka.client import AIOKafkaClient
@@ -51,6 +52,27 @@ UNREADABLE = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Security:
+    """How a client proves itself to the broker and the broker to it, as Kafka names it. The password is never shown."""
+
+    protocol: str = "PLAINTEXT"
+    mechanism: str = "PLAIN"
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    context: ssl.SSLContext | None = None
+
+    def arguments(self) -> dict[str, object]:
+        """The part of an aiokafka client's arguments that is about security."""
+        return {
+            "security_protocol": self.protocol,
+            "sasl_mechanism": self.mechanism,
+            "sasl_plain_username": self.username,
+            "sasl_plain_password": self.password,
+            "ssl_context": self.context,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerConfig:
     """How the broker is reached. Times in seconds, sizes in bytes; replication and security as Kafka names them."""
 
@@ -62,21 +84,16 @@ class BrokerConfig:
     batch_bytes_max: int = 1_000_000
     replication: int = 1
     session_timeout_s: float = 6.0
-    security_protocol: str = "PLAINTEXT"
-    sasl_mechanism: str = "PLAIN"
-    sasl_plain_username: str | None = None
-    sasl_plain_password: str | None = None
+    instance_id: str | None = None
+    security: Security = Security()
 
-    def connection(self) -> dict[str, str | int | None]:
+    def connection(self) -> dict[str, object]:
         """The arguments that every aiokafka client takes."""
         return {
             "bootstrap_servers": self.bootstrap,
             "client_id": self.client_id,
             "request_timeout_ms": int(self.request_timeout_s * 1000),
-            "security_protocol": self.security_protocol,
-            "sasl_mechanism": self.sasl_mechanism,
-            "sasl_plain_username": self.sasl_plain_username,
-            "sasl_plain_password": self.sasl_plain_password,
+            **self.security.arguments(),
         }
 
 

@@ -1,9 +1,11 @@
 """A tenant goes in, every name comes out: the only place that names topics, stages and consumer groups, and says which
-stage writes which topic.
+stage writes and which stages read which topic, for how long it stays and whose clock stamps it.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from sluicegate.enforcer.seal import Place
@@ -11,10 +13,16 @@ from sluicegate.enforcer.seal import Place
 ENFORCER: Final = "enforcer"
 RUNNER: Final = "runner"
 REDACTOR: Final = "redactor"
+DELIVERY: Final = "delivery"
 SINK: Final = "sink"
 PRODUCERS: Final = "producers"
 PUBLISHER: Final = "publisher"
+APPLICATION: Final = "application"
+"""One application: what it may read is its own reply topic, and the refusals that name nobody."""
+STAGES: Final = (ENFORCER, RUNNER, REDACTOR, DELIVERY, SINK)
 BATCH_OVERHEAD_BYTES: Final = 64 * 1024
+REPLY_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+"""What a reply topic may be called after `<tenant>.replies.`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +39,59 @@ SEALED: Final[Mapping[str, Sealed]] = {
     RUNNER: Sealed(topic="generations", event="generation", source="decisions"),
     REDACTOR: Sealed(topic="releases", event="release", source="generations"),
 }
-# topic -> the one stage that writes it, and whether it is on the request path (partition p answers partition p)
-WRITERS: Final[Mapping[str, tuple[str, bool]]] = {
-    "requests": (PRODUCERS, True),
-    "policy": (PUBLISHER, False),
-    **{sealed.topic: (stage, True) for stage, sealed in SEALED.items()},
-}
+
+
+class Retention(StrEnum):
+    """How long records stay; the hours of the first two are settings."""
+
+    REQUEST = "request"
+    REPLY = "reply"
+    FOREVER = "forever"
+
+
+class Stamp(StrEnum):
+    """Whose clock a record's stamp is, as Kafka's `message.timestamp.type` names it."""
+
+    BROKER = "LogAppendTime"
+    WRITER = "CreateTime"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicRow:
+    """One row of the table. `on_path`: partition p answers partition p, so it has as many as `requests`."""
+
+    name: str
+    writer: str
+    readers: frozenset[str]
+    on_path: bool = True
+    retention: Retention = Retention.REQUEST
+    stamp: Stamp = Stamp.WRITER
+
+
+_ALL: Final = frozenset(STAGES)
+# Each topic has exactly one writer. Event time is the broker's where anything is decided by it.
+TABLE: Final[tuple[TopicRow, ...]] = (
+    TopicRow(name="requests", writer=PRODUCERS, readers=frozenset({ENFORCER, SINK}), stamp=Stamp.BROKER),
+    # Everybody who starts later folds the policy log from its first record.
+    TopicRow(
+        name="policy",
+        writer=PUBLISHER,
+        readers=_ALL | {PUBLISHER},
+        on_path=False,
+        retention=Retention.FOREVER,
+        stamp=Stamp.BROKER,
+    ),
+    TopicRow(name="decisions", writer=ENFORCER, readers=frozenset({ENFORCER, RUNNER, REDACTOR, SINK})),
+    TopicRow(name="generations", writer=RUNNER, readers=frozenset({RUNNER, REDACTOR, SINK})),
+    TopicRow(name="releases", writer=REDACTOR, readers=frozenset({REDACTOR, DELIVERY, SINK})),
+    # Releases of requests whose sender nobody could prove: a place and a code, for every application to read.
+    TopicRow(name="refusals", writer=DELIVERY, readers=frozenset({DELIVERY, APPLICATION}), retention=Retention.REPLY),
+)
+# One topic a reply name that the directory gives an application: `<tenant>.replies.<name>`.
+REPLIES: Final = TopicRow(
+    name="replies", writer=DELIVERY, readers=frozenset({DELIVERY, APPLICATION}), retention=Retention.REPLY
+)
+ROWS: Final[Mapping[str, TopicRow]] = {row.name: row for row in TABLE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +107,17 @@ class Topology:
         Raises:
             KeyError: there is no such topic.
         """
-        if name not in WRITERS:
-            raise KeyError(name)
-        return f"{self.tenant}.{name}"
+        return f"{self.tenant}.{ROWS[name].name}"
+
+    def reply(self, name: str) -> str:
+        """The reply topic that the directory calls `name`.
+
+        Raises:
+            ValueError: no reply topic may be called so.
+        """
+        if not REPLY_NAME.fullmatch(name):
+            raise ValueError(f"`{name}` cannot name a reply topic; use lower-case letters, digits and `-`")
+        return f"{self.tenant}.{REPLIES.name}.{name}"
 
     @property
     def requests(self) -> str:
@@ -82,18 +145,64 @@ class Topology:
         return self.topic("policy")
 
     @property
-    def topics(self) -> Mapping[str, int]:
-        """Every topic with its number of partitions."""
-        return {self.topic(name): self.partitions if on_path else 1 for name, (_, on_path) in WRITERS.items()}
+    def refusals(self) -> str:
+        """Releases of requests whose sender nobody could prove."""
+        return self.topic("refusals")
 
-    def configs(self, *, batch_bytes_max: int) -> Mapping[str, Mapping[str, str]]:
-        """The settings each topic is created with; an embedded broker may not know them all."""
-        limit = str(batch_bytes_max + BATCH_OVERHEAD_BYTES)
-        configs = {name: {"max.message.bytes": limit, "cleanup.policy": "delete"} for name in self.topics}
-        # Event time is the broker's; everywhere else the stamp says when the writer wrote, which nobody decides on.
-        configs[self.requests]["message.timestamp.type"] = "LogAppendTime"
-        # Everybody who starts later folds the policy log from its first record.
-        configs[self.policy]["retention.ms"] = "-1"
+    @property
+    def topics(self) -> Mapping[str, int]:
+        """Every topic that the directory has no say in, with its number of partitions."""
+        return {self.topic(row.name): self.partitions if row.on_path else 1 for row in TABLE}
+
+    @property
+    def audited(self) -> Mapping[str, int]:
+        """Every topic that lands in the audit: all but the copies that applications read."""
+        return {self.topic(row.name): self.topics[self.topic(row.name)] for row in TABLE if SINK in row.readers}
+
+    def with_replies(self, names: Iterable[str]) -> Mapping[str, int]:
+        """`topics` and the reply topics with these names.
+
+        Raises:
+            ValueError: no reply topic may be called so.
+        """
+        return {**self.topics, **{self.reply(name): self.partitions for name in sorted(set(names))}}
+
+    def row(self, topic: str) -> TopicRow:
+        """The row of the table that a full name belongs to.
+
+        Raises:
+            KeyError: the topic is none of this tenant's.
+        """
+        name = topic.removeprefix(f"{self.tenant}.")
+        family, dot, rest = name.partition(".")
+        if family == REPLIES.name and dot and REPLY_NAME.fullmatch(rest):
+            return REPLIES
+        if name == topic or name not in ROWS:
+            raise KeyError(topic)
+        return ROWS[name]
+
+    def configs(
+        self,
+        *,
+        batch_bytes_max: int,
+        request_retention_ms: int | None = None,
+        reply_retention_ms: int | None = None,
+        replies: Iterable[str] = (),
+    ) -> Mapping[str, Mapping[str, str]]:
+        """The settings each topic is created with; an embedded broker may not know them all. None: its own default."""
+        hours = {Retention.FOREVER: -1, Retention.REQUEST: request_retention_ms, Retention.REPLY: reply_retention_ms}
+        configs: dict[str, dict[str, str]] = {}
+        for topic in self.with_replies(replies):
+            row = self.row(topic)
+            configs[topic] = {
+                "max.message.bytes": str(batch_bytes_max + BATCH_OVERHEAD_BYTES),
+                "cleanup.policy": "delete",
+                "message.timestamp.type": row.stamp.value,
+                "unclean.leader.election.enable": "false",
+            }
+            retention_ms = hours[row.retention]
+            if retention_ms is not None:
+                configs[topic]["retention.ms"] = str(retention_ms)
         return configs
 
     def place(self, stage: str, *, env: str, epoch: int, partition: int) -> Place:

@@ -156,14 +156,14 @@ async def landed(place: StackPlace, settings: Settings) -> None:
         while True:
             ends = [
                 {"topic": topic, "partition": partition, "records": await broker.end_offset(topic, partition)}
-                for topic, count in sorted(topology.topics.items())
+                for topic, count in sorted(topology.audited.items())
                 for partition in range(count)
             ]
             there = place.sql(
                 " UNION ALL ".join(
                     f"SELECT toString(topic) AS topic, partition, count() AS records FROM {name.partition('.')[2]} "
                     f"WHERE epoch = {settings.epoch} GROUP BY topic, partition"
-                    for name in topology.topics
+                    for name in topology.audited
                 )
             )
             wanted = [each for each in ends if each["records"]]

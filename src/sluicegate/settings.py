@@ -52,10 +52,37 @@ class Settings(BaseSettings):
     directory_path: Path | None = None
     """None: `directory.json` in the bundle's folder."""
 
-    # Broker. An empty `bootstrap` means the embedded one; its epoch is counted in `home`, `epoch` is for any other.
+    # Keys. Without `root_file` the root of trust is the one in the keys folder, which `sluicegate up` makes.
+    keys_dir: Path | None = None
+    """None: `keys` in `home`. A stage reads its own private key there and no other's."""
+    root_file: Path | None = None
+    """The public root metadata that every stage trusts, where the private root key is kept elsewhere."""
+
+    # Broker. An empty `bootstrap` means that `sluicegate up` starts `broker` itself: the embedded one, whose log is in
+    # memory and whose epoch is counted in `home`, or one Apache Kafka node, whose log stays. `epoch` is for any other.
     bootstrap: str = Field(default="", max_length=1000)
+    broker: Literal["embedded", "kafka"] = "embedded"
     broker_port: int = Field(default=0, ge=0, le=65535)
-    """Port of the embedded broker on 127.0.0.1; 0: a free one."""
+    """Port on 127.0.0.1 of the broker that `up` starts; 0: a free one."""
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    sasl_username: str = Field(default="", max_length=200)
+    sasl_password_file: Path | None = None
+    """A file of mode 0600 that holds the password alone."""
+    ssl_ca_file: Path | None = None
+    """None: the certificate authorities of the system."""
+    ssl_cert_file: Path | None = None
+    ssl_key_file: Path | None = None
+    replication: int = Field(default=3, ge=1, le=9)
+    """Copies of each topic that `sluicegate topics apply` asks for; one less must acknowledge an append."""
+    request_retention_h: int = Field(default=168, ge=1, le=876_000)
+    """Hours for which requests, decisions, generations and releases stay in the log; the audit keeps them longer."""
+    reply_retention_h: int = Field(default=168, ge=1, le=876_000)
+    """Hours for which an application finds its answers in its reply topic."""
+    instance_id: str = Field(default="", max_length=100, pattern=r"^[a-zA-Z0-9._-]*$")
+    """Names this process among those of its stage, so that a restart within the session timeout moves no partition."""
+    registry_url: str = Field(default="", max_length=1000)
+    """A Confluent-compatible schema registry; empty: single-object encoding alone."""
     epoch: int = Field(default=1, ge=1, le=2**31 - 1)
     event_time: Literal["broker", "enforcer"] = "broker"
     """Whose clock stamps requests: the embedded broker keeps the producer's stamps, so there it is the enforcer's."""
@@ -88,6 +115,15 @@ class Settings(BaseSettings):
     sink_batch_records_max: int = Field(default=1000, ge=1, le=100_000)
     sink_batch_wait_ms: int = Field(default=200, ge=1, le=60_000)
 
+    # The audit's database. An empty host: the embedded engine, in `home`.
+    clickhouse_host: str = Field(default="", max_length=300)
+    clickhouse_port: int = Field(default=8123, ge=1, le=65535)
+    clickhouse_scheme: Literal["https", "http"] = "https"
+    clickhouse_user: str = Field(default="sluicegate_sink", max_length=100)
+    clickhouse_password_file: Path | None = None
+    clickhouse_auditor: str = Field(default="sluicegate_auditor", max_length=100)
+    clickhouse_auditor_password_file: Path | None = None
+
     # Supervisor
     ready_timeout_s: float = Field(default=120.0, gt=0, le=3600)
     """How long a stage may take until it reports ready; the first start builds the model's graph."""
@@ -110,8 +146,10 @@ class Settings(BaseSettings):
         return self.directory_path if self.directory_path is not None else self.bundle_dir / "directory.json"
 
     def attached(self, *, bootstrap: str, epoch: int) -> "Settings":
-        """Return these settings pointed at the embedded broker that runs at `bootstrap` under `epoch`."""
-        return self.model_copy(update={"bootstrap": bootstrap, "epoch": epoch, "event_time": "enforcer"})
+        """Return these settings pointed at the one-box broker that runs at `bootstrap` under `epoch`."""
+        event_time = "enforcer" if self.broker == "embedded" else "broker"
+        changes = {"bootstrap": bootstrap, "epoch": epoch, "event_time": event_time, "replication": 1}
+        return self.model_copy(update=changes)
 
     def environment(self) -> dict[str, str]:
         """Return the environment of a child process: all settings, and what a process needs to run; nothing else."""

@@ -39,6 +39,7 @@ from sluicegate.streams.topology import BATCH_OVERHEAD_BYTES, ENFORCER, REDACTOR
 
 logger = logging.getLogger(__name__)
 DRAIN_SHARE: Final = 0.8
+HOUR_MS: Final = 3_600_000
 STAGES = ("enforcer", "runner", "redactor", "sink")
 
 
@@ -180,7 +181,12 @@ async def prepare(settings: Settings) -> None:
     installation.stage_keys()
     topology = Topology(tenant=settings.tenant, partitions=settings.partitions)
     async with Broker(broker_config(settings, "prepare")) as broker:
-        await broker.create_topics(topology.topics, topology.configs(batch_bytes_max=settings.slice_bytes_max))
+        configs = topology.configs(
+            batch_bytes_max=settings.slice_bytes_max,
+            request_retention_ms=settings.request_retention_h * HOUR_MS,
+            reply_retention_ms=settings.reply_retention_h * HOUR_MS,
+        )
+        await broker.create_topics(topology.topics, configs)
 
 
 async def _run_enforcer(process: Process) -> None:
@@ -292,7 +298,7 @@ async def _run_sink(process: Process) -> None:
                 whole=topic == topology.policy,
                 wait_s=settings.sink_batch_wait_ms / 1000,
             )
-            for topic, count in topology.topics.items()
+            for topic, count in topology.audited.items()
             for partition in range(count)
         ]
         tails = [await each.start() for each in landings]

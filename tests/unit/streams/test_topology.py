@@ -2,7 +2,18 @@
 
 import pytest
 
-from sluicegate.streams.topology import ENFORCER, REDACTOR, RUNNER, SEALED, WRITERS, Topology
+from sluicegate.streams.topology import (
+    APPLICATION,
+    DELIVERY,
+    ENFORCER,
+    PRODUCERS,
+    REDACTOR,
+    REPLIES,
+    RUNNER,
+    SEALED,
+    TABLE,
+    Topology,
+)
 
 TOPOLOGY = Topology(tenant="acme", partitions=3)
 
@@ -13,24 +24,54 @@ def test_the_request_path_has_one_partition_count_and_policy_one_partition() -> 
         "acme.decisions": 3,
         "acme.generations": 3,
         "acme.releases": 3,
+        "acme.refusals": 3,
         "acme.policy": 1,
     }
     assert set(TOPOLOGY.configs(batch_bytes_max=1)) == set(TOPOLOGY.topics)
+    assert TOPOLOGY.with_replies(["desk"])["acme.replies.desk"] == 3
 
 
-def test_each_topic_has_one_writer_and_each_stage_reads_what_the_one_before_wrote() -> None:
-    writers = [writer for writer, _ in WRITERS.values()]
-    assert len(writers) == len(set(writers))
+def test_each_stage_reads_what_the_one_before_wrote_and_writes_one_sealed_topic() -> None:
+    writers = [row.writer for row in TABLE if row.name in {sealed.topic for sealed in SEALED.values()}]
+    assert writers == list(SEALED)
     assert [TOPOLOGY.source(stage) for stage in (ENFORCER, RUNNER, REDACTOR)] == [
         TOPOLOGY.requests,
         TOPOLOGY.decisions,
         TOPOLOGY.generations,
     ]
+    for stage, sealed in SEALED.items():
+        assert {stage} <= TOPOLOGY.row(TOPOLOGY.topic(sealed.topic)).readers, "a stage reads its own output back"
+        assert stage in TOPOLOGY.row(TOPOLOGY.source(stage)).readers
 
 
-def test_the_broker_stamps_requests() -> None:
-    stamped = {name for name, found in TOPOLOGY.configs(batch_bytes_max=1).items() if "message.timestamp.type" in found}
-    assert stamped == {TOPOLOGY.requests}
+def test_applications_read_what_delivery_writes_and_producers_read_nothing() -> None:
+    rows = [*TABLE, REPLIES]
+    assert {row.name for row in rows if APPLICATION in row.readers} == {"refusals", "replies"}
+    assert {row.writer for row in rows if APPLICATION in row.readers} == {DELIVERY}
+    assert not any(PRODUCERS in row.readers for row in rows)
+
+
+def test_the_audit_lands_everything_but_the_copies() -> None:
+    assert set(TOPOLOGY.topics) - set(TOPOLOGY.audited) == {TOPOLOGY.refusals}
+
+
+def test_the_broker_stamps_what_is_decided_by_time() -> None:
+    configs = TOPOLOGY.configs(batch_bytes_max=1)
+    stamped = {name for name, found in configs.items() if found["message.timestamp.type"] == "LogAppendTime"}
+    assert stamped == {TOPOLOGY.requests, TOPOLOGY.policy}
+
+
+def test_the_policy_log_stays_for_ever_and_the_rest_as_long_as_settings_say() -> None:
+    configs = TOPOLOGY.configs(batch_bytes_max=1, request_retention_ms=5, reply_retention_ms=7, replies=["desk"])
+    assert {name: found["retention.ms"] for name, found in configs.items()} == {
+        TOPOLOGY.requests: "5",
+        TOPOLOGY.decisions: "5",
+        TOPOLOGY.generations: "5",
+        TOPOLOGY.releases: "5",
+        TOPOLOGY.refusals: "7",
+        TOPOLOGY.reply("desk"): "7",
+        TOPOLOGY.policy: "-1",
+    }
 
 
 @pytest.mark.parametrize("stage", SEALED)
@@ -39,6 +80,21 @@ def test_a_place_names_the_stage_that_alone_may_write_there(stage: str) -> None:
     assert (place.topic, place.stage, place.tenant) == (f"acme.{SEALED[stage].topic}", stage, "acme")
 
 
-def test_a_topic_that_is_not_in_the_table_has_no_name() -> None:
+@pytest.mark.parametrize("name", ["answers", "replies", "Requests", ""])
+def test_a_topic_that_is_not_in_the_table_has_no_name(name: str) -> None:
     with pytest.raises(KeyError):
-        TOPOLOGY.topic("answers")
+        TOPOLOGY.topic(name)
+
+
+@pytest.mark.parametrize("name", ["", "Desk", "a.b", "-a", "a-", "ä", "a" * 64, "a\n"])
+def test_a_reply_topic_is_called_by_a_plain_word(name: str) -> None:
+    with pytest.raises(ValueError, match="cannot name a reply topic"):
+        TOPOLOGY.reply(name)
+
+
+def test_every_topic_finds_its_row_and_a_stranger_none() -> None:
+    assert [TOPOLOGY.row(topic).name for topic in TOPOLOGY.topics] == [row.name for row in TABLE]
+    assert TOPOLOGY.row(TOPOLOGY.reply("desk")) is REPLIES
+    for stranger in ("requests", "other.requests", "acme.answers", "acme.replies", "acme.replies.", "acme.replies.A"):
+        with pytest.raises(KeyError):
+            TOPOLOGY.row(stranger)
