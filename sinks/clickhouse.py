@@ -10,12 +10,15 @@ import errno
 import fcntl
 import os
 import re
+import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib import resources
+from ipaddress import ip_network
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -52,9 +55,14 @@ AUDITOR_SETTINGS: Final[Mapping[str, str | int]] = {
 }
 # Codes of src/Common/ErrorCodes.cpp.
 _DISK_FULL: Final = frozenset({243})
+_UNKNOWN: Final = frozenset({81, 192, 193, 194, 516})
 _AWAY: Final = frozenset({159, 202, 209, 210, 241, 396})
 
-_NOISE: Final = re.compile(r"Code: \d+\. ?|DB::Exception: ?| ?\(version [^)]*\)\.?|^HTTPDriver for \S+ ?")
+_ACCOUNT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}", re.ASCII)
+_NOISE: Final = re.compile(
+    r"Code: \d+\. ?|DB::Exception: ?| ?\(version [^)]*\)\.?|^HTTPDriver for \S+ ?| ?\(for url [^)]*\)"
+    r"|^Received ClickHouse exception, (code: \d+, )?(server response: )?"
+)
 
 
 class QuestionRefused(SluicegateError):
@@ -85,11 +93,12 @@ class AuditConfig:
 
 
 class AuditDatabase:
-    """Open clients of one audit: `writer` may INSERT and SELECT, `reader` may SELECT within limits. Close it.
+    """Clients of one audit, each opened when it is first asked for: the writer may INSERT and SELECT, the reader may
+    SELECT within limits. Use them through `writing` and `reading`. Close it.
 
-    `classifier` is the embedded engine's parser, None for a server. Use the clients through `writing` and `reading`:
-    after a failure they are opened anew, since the embedded engine puts what a failed query had begun to answer in
-    front of the next answer on the same connection (chdb 4.4.0, seen with a query that ran out of memory).
+    `classifier` is the embedded engine's parser, None for a server. After a failure a client is opened anew, since the
+    embedded engine puts what a failed query had begun to answer in front of the next answer on the same connection
+    (chdb 4.4.0, seen with a query that ran out of memory).
     """
 
     def __init__(
@@ -100,45 +109,49 @@ class AuditDatabase:
         classifier: Connection | None,
         held: ExitStack,
     ) -> None:
-        self._open_writer = open_writer
-        self._open_reader = open_reader
+        self._open: dict[bool, Callable[[], Client]] = {True: open_writer, False: open_reader}
+        self._clients: dict[bool, Client] = {}
         self.classifier = classifier
         self._held = held
-        self.writer = open_writer()
-        try:
-            self.reader = open_reader()
-        except BaseException:
-            self.writer.close()
-            raise
 
-    @contextmanager
-    def writing(self) -> Iterator[Client]:
+    @property
+    def writer(self) -> Client:
+        """The client that may INSERT and SELECT."""
+        return self._client(writes=True)
+
+    @property
+    def reader(self) -> Client:
+        """The client that may SELECT within the limits of auditors."""
+        return self._client(writes=False)
+
+    def _client(self, *, writes: bool) -> Client:
+        if writes not in self._clients:
+            self._clients[writes] = self._open[writes]()
+        return self._clients[writes]
+
+    def writing(self) -> AbstractContextManager[Client]:
         """The client that may INSERT and SELECT, its errors translated."""
-        try:
-            with translated():
-                yield self.writer
-        except SluicegateError:
-            self.writer.close()
-            with translated():
-                self.writer = self._open_writer()
-            raise
+        return self._lent(writes=True)
+
+    def reading(self) -> AbstractContextManager[Client]:
+        """The client that may SELECT within the limits of auditors, its errors translated."""
+        return self._lent(writes=False)
 
     @contextmanager
-    def reading(self) -> Iterator[Client]:
-        """The client that may SELECT within the limits of auditors, its errors translated."""
+    def _lent(self, *, writes: bool) -> Iterator[Client]:
         try:
             with translated():
-                yield self.reader
+                yield self._client(writes=writes)
         except SluicegateError:
-            self.reader.close()
-            with translated():
-                self.reader = self._open_reader()
+            failed = self._clients.pop(writes, None)
+            if failed is not None:
+                failed.close()
             raise
 
     def close(self) -> None:
         """Closes the clients and gives the folder back."""
-        self.reader.close()
-        self.writer.close()
+        while self._clients:
+            self._clients.popitem()[1].close()
         self._held.close()
 
     def __enter__(self) -> Self:
@@ -165,7 +178,7 @@ def statements(name: str) -> tuple[str, ...]:
     """The SQL statements of one file of `ddl/`, without comments between them."""
     text = (resources.files("sluicegate.sinks") / "ddl" / name).read_text(encoding="utf-8")
     lines = (line for line in text.splitlines() if not line.startswith("--"))
-    return tuple(found.strip() for found in "\n".join(lines).split(";\n") if found.strip(" \n;"))
+    return tuple(found.strip(" \n;") for found in "\n".join(lines).split(";\n") if found.strip(" \n;"))
 
 
 def _open_embedded(path: Path) -> AuditDatabase:
@@ -257,18 +270,57 @@ def _make(client: Client) -> None:
         client.close()
 
 
-def install(config: AuditConfig, *, user: str, password: str) -> None:
-    """Makes the tables, views and users on a server, as its administrator; done once, apart from the sink.
+def install(config: AuditConfig, *, user: str, password: str, networks: Sequence[str] = ()) -> None:
+    """Makes the tables, views and users on a server, as its administrator, apart from the sink; again at any time, to
+    change passwords. `networks`: whence sink and auditors may come (CIDR); none given: from anywhere, by password.
 
     Raises:
-        ConfigurationError: the account may not do this.
+        ConfigurationError: the account may not do this, a password is missing, or a network is none.
         Unavailable: the server does not answer.
     """
+    users = user_statements(config, networks)
+    try:
+        _install(config, user, password, users)
+    except QuestionRefused as error:
+        raise ConfigurationError(f"`{user}` cannot install the audit ({error}); use an administrator") from error
+
+
+def _install(config: AuditConfig, user: str, password: str, users: Sequence[str]) -> None:
     with translated():
         client = _server_client(config, user, password, database="default")
-        for statement in statements("users.sql"):
-            client.command(statement)
-        _make(client)
+        try:
+            client.command(f"CREATE DATABASE IF NOT EXISTS {DATABASE}")
+            for statement in users:
+                client.command(statement)
+        finally:
+            client.close()
+        _make(_server_client(config, user, password, database="default"))
+
+
+def user_statements(config: AuditConfig, networks: Sequence[str] = ()) -> tuple[str, ...]:
+    """The statements of `ddl/users.sql` for these accounts; they hold salted hashes, no password.
+
+    Raises:
+        ConfigurationError: a password is missing, a name cannot be an account's, or a network is none.
+    """
+    try:
+        hosts = ", ".join(f"IP '{ip_network(each)}'" for each in networks) or "ANY"
+    except ValueError:
+        raise ConfigurationError(f"`{', '.join(networks)}` are no networks; write them as 10.0.0.0/8") from None
+    words = {"FROM_HOSTS": hosts}
+    for word, name, password in (
+        ("SINK", config.user, config.password),
+        ("AUDITOR", config.auditor, config.auditor_password),
+    ):
+        if not _ACCOUNT.fullmatch(name):
+            raise ConfigurationError(f"`{name}` cannot be an account; use letters, digits and `_`")
+        if not password:
+            raise ConfigurationError(f"`{name}` needs a password; nobody reaches the audit without one")
+        salt = secrets.token_hex(16)
+        words[word] = name
+        words[f"{word}_IDENTITY"] = f"sha256_hash BY '{sha256((password + salt).encode()).hexdigest()}' SALT '{salt}'"
+    pattern = re.compile("|".join(sorted(words, key=len, reverse=True)))
+    return tuple(pattern.sub(lambda found: words[found[0]], each) for each in statements("users.sql"))
 
 
 def _open_server(config: AuditConfig) -> AuditDatabase:
@@ -319,6 +371,11 @@ def _translation(error: ClickHouseError) -> SluicegateError:
     text = _first_line(error)
     if code in _DISK_FULL or "No space left on device" in str(error):
         return Unavailable("the disk of the audit is full; free some space, the sink goes on by itself")
+    if code in _UNKNOWN:
+        return ConfigurationError(
+            f"the audit database does not let this account in ({text}); mend the password file, or run "
+            "`sluicegate audit install`"
+        )
     if code in _AWAY:
         return Unavailable(f"the audit database gave up ({text}); try again with less")
     if isinstance(error, ProgrammingError):

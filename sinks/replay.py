@@ -25,6 +25,7 @@ from sluicegate.schemas.errors import CodecError, InvalidBundle, InvalidDirector
 from sluicegate.schemas.events import DecisionMade, Obligation, RequestSubmitted, Ruling
 from sluicegate.sinks.auditor import Auditor, literal
 from sluicegate.sinks.replay_report import FieldChange, ObligationChange, Report, VerdictChange
+from sluicegate.sinks.rows import CONTENT_TYPES, stored_request
 
 PAGE_DECISIONS = 200
 Progress = Callable[[int, int], None]
@@ -290,12 +291,12 @@ def _history(auditor: Auditor) -> Iterator[tuple[DecisionMade, RequestSubmitted 
         for row in rows:
             epoch, partition, offset = (int(str(place)) for place in row[:3])
             after = (epoch, partition, offset)
-            yield decode(bytes.fromhex(str(row[3])), DecisionMade), _request(row[4])
+            yield decode(bytes.fromhex(str(row[3])), DecisionMade), _request(row[4], row[5], row[6])
 
 
 def _page(after: tuple[int, int, int], size: int) -> str:
     return f"""
-        SELECT d.epoch, d.partition, d.offset, hex(d.value), r.value
+        SELECT d.epoch, d.partition, d.offset, hex(d.value), r.value, r.schema, r.types
         FROM (
             SELECT epoch, partition, offset, source_offset, value FROM decisions
             WHERE effective = 1 AND notEmpty(rulings)
@@ -303,16 +304,17 @@ def _page(after: tuple[int, int, int], size: int) -> str:
             ORDER BY epoch, partition, offset LIMIT {size}
         ) AS d
         LEFT JOIN (
-            SELECT epoch, partition, offset, toNullable(hex(value)) AS value FROM requests WHERE undecodable IS NULL
+            SELECT epoch, partition, offset, toNullable(hex(value)) AS value, schema, {CONTENT_TYPES} AS types
+            FROM requests WHERE undecodable IS NULL
         ) AS r ON r.epoch = d.epoch AND r.partition = d.partition AND r.offset = d.source_offset
         ORDER BY d.epoch, d.partition, d.offset
         """  # noqa: S608 - numbers of our own
 
 
-def _request(value: object) -> RequestSubmitted | None:
+def _request(value: object, schema: object, types: object) -> RequestSubmitted | None:
     if value is None:
         return None
     try:
-        return decode(bytes.fromhex(str(value)), RequestSubmitted)
+        return stored_request(bytes.fromhex(str(value)), schema, types)
     except CodecError:
         return None

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from sluicegate.schemas.codec import decode
+from sluicegate.schemas.codec import confluent_id, decode, schema_of
 from sluicegate.schemas.errors import CodecError
 from sluicegate.schemas.events import (
     DecisionMade,
@@ -23,12 +23,16 @@ from sluicegate.schemas.events import (
     RequestSubmitted,
     Source,
 )
+from sluicegate.schemas.reading import CONTENT_TYPE, read_request, read_request_value
 from sluicegate.schemas.records import Record
 
 # An access token is a credential for as long as it lives; the spent proof is worth nothing any more and stays.
 DROPPED_HEADERS: Final = frozenset({"sg-token"})
 DIRECTORY: Final = "DIRECTORY"
+CONTENT_TYPES: Final = f"arrayMap(h -> h.value, arrayFilter(h -> lower(h.name) = '{CONTENT_TYPE}', headers))"
+"""SQL over a row of `requests`: the values of its content types."""
 Columns = dict[str, object]
+SchemaIds = Mapping[int, str]
 
 
 class Table(StrEnum):
@@ -53,8 +57,10 @@ class Landing:
     void_reason: str | None = None
 
 
-def row_of(table: Table, epoch: int, landing: Landing) -> Columns:
-    """The columns of the row for `landing`; typed columns are missing where the value cannot be read."""
+def row_of(table: Table, epoch: int, landing: Landing, ids: SchemaIds | None = None) -> Columns:
+    """The columns of the row for `landing`; typed columns are missing where the value cannot be read. `ids`: which
+    schema a registry knows under which id.
+    """
     record = landing.record
     columns: Columns = {
         "epoch": epoch,
@@ -74,12 +80,28 @@ def row_of(table: Table, epoch: int, landing: Landing) -> Columns:
         "undecodable": None,
     }
     try:
-        columns |= _TYPED[table](record.value)
+        columns |= _TYPED[table](record, ids or {})
     except CodecError as error:
         columns["undecodable"] = str(error)
         if table is Table.POLICY:
             columns |= {"metadata": b"", "content": b""}  # a column is all bytes or all text
     return columns
+
+
+def stored_ids(value: bytes, schema: object) -> SchemaIds:
+    """The ids that read `value` of a row whose column `schema` holds `schema`: an audit is read without a registry."""
+    found = confluent_id(value)
+    return {} if found is None or not schema else {found: str(schema)}
+
+
+def stored_request(value: bytes, schema: object, types: object) -> RequestSubmitted:
+    """The request of a row: its columns `value` and `schema`, and what `CONTENT_TYPES` selects.
+
+    Raises:
+        CodecError: as `read_request`.
+    """
+    texts = types if isinstance(types, list | tuple) else ()
+    return read_request_value(value, [str(each).encode() for each in texts], stored_ids(value, schema))
 
 
 def _plain(event: object) -> Columns:
@@ -97,15 +119,15 @@ def _source(source: Source) -> Columns:
     }
 
 
-def _request(value: bytes | None) -> Columns:
-    event = decode(value, RequestSubmitted)
+def _request(record: Record, ids: SchemaIds) -> Columns:
+    event = read_request(record, ids)
     plain = _plain(event)
     del plain["parameters"]
-    return plain | _plain(event.parameters)
+    return plain | _plain(event.parameters) | {"schema": schema_of(record.value, ids)}
 
 
-def _decision(value: bytes | None) -> Columns:
-    event = decode(value, DecisionMade)
+def _decision(record: Record, ids: SchemaIds) -> Columns:
+    event = decode(record.value, DecisionMade, ids=ids)
     plain = _plain(event)
     for group in ("source", "time_ms", "identity", "policy", "granted"):
         del plain[group]
@@ -130,8 +152,8 @@ def _decision(value: bytes | None) -> Columns:
     return plain
 
 
-def _generation(value: bytes | None) -> Columns:
-    event = decode(value, GenerationFinished)
+def _generation(record: Record, ids: SchemaIds) -> Columns:
+    event = decode(record.value, GenerationFinished, ids=ids)
     plain = _plain(event)
     for group in ("source", "window", "run"):
         del plain[group]
@@ -140,21 +162,21 @@ def _generation(value: bytes | None) -> Columns:
     return plain if event.run is None else plain | _plain(event.run)
 
 
-def _release(value: bytes | None) -> Columns:
-    event = decode(value, ReleaseMade)
+def _release(record: Record, ids: SchemaIds) -> Columns:
+    event = decode(record.value, ReleaseMade, ids=ids)
     plain = _plain(event)
     del plain["source"]
-    return plain | _source(event.source)
+    return plain | _source(event.source) | {"schema": schema_of(record.value, ids)}
 
 
-def _policy(value: bytes | None) -> Columns:
+def _policy(record: Record, ids: SchemaIds) -> Columns:
     """Two kinds of event share the policy log; the fingerprint in front says which one stands here."""
     try:
-        event: PolicyPublished | DirectoryChanged = decode(value, PolicyPublished)
+        event: PolicyPublished | DirectoryChanged = decode(record.value, PolicyPublished, ids=ids)
         kind = str(event.kind) if isinstance(event, PolicyPublished) else DIRECTORY
     except CodecError as error:
         try:
-            event, kind = decode(value, DirectoryChanged), DIRECTORY
+            event, kind = decode(record.value, DirectoryChanged, ids=ids), DIRECTORY
         except CodecError:
             raise error from None
     return {
@@ -166,7 +188,7 @@ def _policy(value: bytes | None) -> Columns:
     }
 
 
-_TYPED: Final[Mapping[Table, Callable[[bytes | None], Columns]]] = {
+_TYPED: Final[Mapping[Table, Callable[[Record, SchemaIds], Columns]]] = {
     Table.REQUESTS: _request,
     Table.DECISIONS: _decision,
     Table.GENERATIONS: _generation,

@@ -17,7 +17,7 @@ from clickhouse_connect.driver.client import Client
 from sluicegate.schemas.errors import ConfigurationError, ContinuityError
 from sluicegate.schemas.records import Record
 from sluicegate.sinks.clickhouse import AuditDatabase
-from sluicegate.sinks.rows import Columns, Landing, Table, row_of
+from sluicegate.sinks.rows import Columns, Landing, SchemaIds, Table, row_of
 
 ROWS_MAX: Final = 20_000
 BYTES_MAX: Final = 64_000_000
@@ -51,9 +51,11 @@ class _Layout:
 
 
 class Sink:
-    """Appends to the audit. `topics` says which table keeps which topic, one each."""
+    """Appends to the audit. `topics` says which table keeps which topic, one each; `ids` which schema a registry knows
+    under which id.
+    """
 
-    def __init__(self, database: AuditDatabase, topics: Mapping[str, Table]) -> None:
+    def __init__(self, database: AuditDatabase, topics: Mapping[str, Table], ids: SchemaIds | None = None) -> None:
         """Raises ConfigurationError where two topics share a table or the audit was made by another release."""
         if len(set(topics.values())) != len(topics):
             raise ConfigurationError(
@@ -61,6 +63,7 @@ class Sink:
             )
         self._database = database
         self._topics = dict(topics)
+        self._ids = dict(ids or {})
         with database.writing() as client:
             self._layouts = {table: _layout(client, table) for table in topics.values()}
 
@@ -99,7 +102,7 @@ class Sink:
         table = self._topics[topic]
         layout = self._layouts[table]
         for batch in _batches(landings):
-            rows = [_in_order(layout, row_of(table, epoch, landing)) for landing in batch]
+            rows = [_in_order(layout, row_of(table, epoch, landing, self._ids)) for landing in batch]
             with self._database.writing() as client:
                 client.insert(
                     str(table),

@@ -13,7 +13,7 @@ from sluicegate.schemas.errors import CodecError, SluicegateError
 from sluicegate.schemas.events import DecisionMade, Event, GenerationFinished, ReleaseMade, RequestSubmitted
 from sluicegate.schemas.ids import EventKey
 from sluicegate.sinks.auditor import Auditor, literal
-from sluicegate.sinks.rows import Table
+from sluicegate.sinks.rows import CONTENT_TYPES, Table, stored_ids, stored_request
 
 _DECISION_ID: Final = re.compile(r"d\d+-\d+-\d+")
 _NUMBER: Final = re.compile(r"\d{1,18}")
@@ -112,29 +112,34 @@ def _request(
     auditor: Auditor, epoch: int, partition: int, offset: int
 ) -> tuple[RequestSubmitted | None, EventKey, str | None]:
     found = auditor.sql(
-        f"SELECT topic, undecodable, hex(value) FROM requests WHERE epoch = {epoch} AND partition = {partition} "  # noqa: S608
-        f"AND offset = {offset}"
+        f"SELECT topic, undecodable, hex(value), schema, {CONTENT_TYPES} FROM requests WHERE epoch = {epoch} "  # noqa: S608
+        f"AND partition = {partition} AND offset = {offset}"
     ).rows
-    topic, undecodable, value = found[0] if found else ("", "the audit does not hold the request", None)
+    if not found:
+        missing = EventKey(epoch=epoch, topic="", partition=partition, offset=offset)
+        return None, missing, "the audit does not hold the request"
+    topic, undecodable, value, schema, types = found[0]
     key = EventKey(epoch=epoch, topic=str(topic), partition=partition, offset=offset)
     if undecodable is not None or value is None:
         return None, key, str(undecodable)
-    return decode(bytes.fromhex(str(value)), RequestSubmitted), key, None
+    return stored_request(bytes.fromhex(str(value)), schema, types), key, None
 
 
 def _answer(auditor: Auditor, table: Table, source: EventKey, kind: type[E_]) -> tuple[E_ | None, EventKey | None]:
     """The effective record of `table` that answers the record at `source`."""
+    schema = ", schema" if table is Table.RELEASES else ", ''"
     found = auditor.sql(
-        f"SELECT offset, topic, hex(value) FROM {table} WHERE effective = 1 AND epoch = {source.epoch} "  # noqa: S608
+        f"SELECT offset, topic, hex(value){schema} FROM {table} WHERE effective = 1 AND epoch = {source.epoch} "  # noqa: S608
         f"AND partition = {source.partition} AND source_offset = {source.offset} AND undecodable IS NULL "
         "ORDER BY offset LIMIT 1"
     ).rows
     if not found:
         return None, None
-    offset, topic, value = found[0]
+    offset, topic, value, name = found[0]
     key = EventKey(epoch=source.epoch, topic=str(topic), partition=source.partition, offset=_number(offset))
     try:
-        return decode(bytes.fromhex(str(value)), kind), key
+        data = bytes.fromhex(str(value))
+        return decode(data, kind, ids=stored_ids(data, name)), key
     except CodecError:
         return None, key
 

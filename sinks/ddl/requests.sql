@@ -10,6 +10,7 @@ CREATE TABLE IF NOT EXISTS requests (
     effective     UInt8                COMMENT '1: the record counts. 0: its seal or its place is wrong',
     void_reason   Nullable(String)     COMMENT 'Why it does not count',
     undecodable   Nullable(String)     COMMENT 'Why value cannot be read; the typed columns are then empty',
+    schema        LowCardinality(String) COMMENT 'Schema that value was written under, whatever framing; empty for JSON',
     request_id    String               COMMENT 'The producer''s id',
     model         String               COMMENT 'Model asked for',
     purpose       String               COMMENT 'Purpose claimed',

@@ -46,7 +46,7 @@ SELECT
     u.decision_id AS decision_id, u.time AS time, u.principal AS principal, u.field AS field, u.allowed AS allowed,
     multiIf(has(u.admitted, u.field), 'admitted', has(u.withheld, u.field), 'withheld', 'not used') AS use,
     u.policies AS policies, a.outcome AS outcome,
-    if(a.outcome = 'ANSWERED' AND use = 'admitted', a.principal, NULL) AS seen_by
+    if(a.outcome = 'RELEASED' AND use = 'admitted', a.principal, NULL) AS seen_by
 FROM (
     SELECT
         epoch, partition, source_offset AS request_offset, request_id, decision_id, time, admitted, withheld,

@@ -1,16 +1,26 @@
 """Strict JSON and base64url: bytes in, exactly one reading out; the only place that decodes what a requester signed.
 
-Refused, because two readers could disagree: duplicate keys, NaN and infinities, lone surrogates, bytes that are not
-UTF-8, padding, foreign characters and stray trailing bits in base64url (RFC 4648 section 3.5, RFC 7515 section 2).
+Refused, because two readers could disagree, or one machine today and another tomorrow: duplicate keys, NaN, infinities
+and numbers that overflow to one, lone surrogates, bytes that are not UTF-8, nesting or digits without end; padding,
+foreign characters and stray trailing bits in base64url (RFC 4648 section 3.5, RFC 7515 section 2).
 """
 
 import binascii
 import json
+import math
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import TypeAlias, cast
+from typing import Final, TypeAlias, cast
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 JsonObject: TypeAlias = dict[str, JsonValue]
+
+DEPTH_MAX: Final = 64
+"""Objects and lists inside each other. The interpreter's own limit depends on who calls, so it decides nothing."""
+INTEGER_CHARACTERS_MAX: Final = 320
+"""A whole number that fits a double has 309 digits at most; the interpreter's limit can be set from outside."""
+# A text that never ends is one too: otherwise each escaped quote in it would be tried as the start of the next.
+_TEXT: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 
 
 class NotStrict(ValueError):
@@ -28,15 +38,47 @@ def _constant(_: str) -> JsonValue:
     raise NotStrict("NaN and infinities are no JSON")
 
 
+def _integer(digits: str) -> JsonValue:
+    if len(digits) > INTEGER_CHARACTERS_MAX:
+        raise NotStrict("a number has too many digits")
+    return int(digits)
+
+
+def _float(digits: str) -> JsonValue:
+    value = float(digits)
+    if math.isinf(value):
+        raise NotStrict("a number is too large")
+    return value
+
+
+def _check_depth(data: bytes) -> None:
+    if data.count(b"[") + data.count(b"{") <= DEPTH_MAX:
+        return
+    depth = 0
+    for character in _TEXT.sub(b"", data):
+        if character in b"[{":
+            depth += 1
+            if depth > DEPTH_MAX:
+                raise NotStrict("nested too deep")
+        elif character in b"]}":
+            depth -= 1
+
+
 def loads(data: bytes) -> JsonValue:
     """The one value that `data` holds. The caller limits its size.
 
     Raises:
-        NotStrict: `data` is not JSON of exactly one reading, or nested too deep.
+        NotStrict: `data` is not JSON of exactly one reading, or nested deeper than `DEPTH_MAX`.
     """
+    _check_depth(data)
     try:
         text = data.decode("utf-8")
-        value = cast(JsonValue, json.loads(text, object_pairs_hook=_object, parse_constant=_constant))
+        value = cast(
+            JsonValue,
+            json.loads(
+                text, object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer, parse_float=_float
+            ),
+        )
         if "\\u" in text:  # only an escape can bring a lone surrogate, which no later encoding would survive
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except NotStrict:
