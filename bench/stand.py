@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bench.light import LightGate
 from bench.tally import Tally
 from sluicegate.enforcer.gate import Gate, GateConfig
 from sluicegate.enforcer.identity import proof_audience
@@ -30,6 +31,7 @@ def bench_settings(*, home: Path, bootstrap: str) -> Settings:
         bootstrap=bootstrap,
         epoch=EPOCH,
         partitions=PARTITIONS,
+        replication=1,
         event_time="broker",
         session_timeout_s=SESSION_TIMEOUT_S,
     )
@@ -58,6 +60,7 @@ class Task:
     output: str
     warm_up: int
     total: int
+    light: bool = False
     profile: str = ""
 
 
@@ -77,21 +80,19 @@ class Stand:
         """Where decisions of this run stand."""
         return decisions_place(self.task.output, partition)
 
-    def gate(self, partition: int, rules_at: RulesAt) -> Gate:
-        """The product's gate, as `wiring` makes it."""
+    def gate(self, partition: int, rules_at: RulesAt) -> Gate | LightGate:
+        """The product's gate, as `wiring` makes it, or for a light task the one that costs nothing."""
         settings = self.settings
-        return Gate(
-            GateConfig(
-                epoch=EPOCH,
-                partition=partition,
-                audience=proof_audience(env=ENV, topic=self.task.source),
-                partition_count=PARTITIONS,
-                request_bytes_max=settings.request_bytes_max,
-                stale_after_ms=int(settings.stale_after_s * 1000),
-                slice_bytes_max=settings.slice_bytes_max,
-            ),
-            rules_at,
+        config = GateConfig(
+            epoch=EPOCH,
+            partition=partition,
+            audience=proof_audience(env=ENV, topic=self.task.source),
+            partition_count=PARTITIONS,
+            request_bytes_max=settings.request_bytes_max,
+            stale_after_ms=int(settings.stale_after_s * 1000),
+            slice_bytes_max=settings.slice_bytes_max,
         )
+        return LightGate(config) if self.task.light else Gate(config, rules_at)
 
 
 def decisions_place(topic: str, partition: int) -> Place:

@@ -1,5 +1,6 @@
 """A mix and a number go in, proved requests of the example company come out; the only place that makes the load.
 
+`shell` is the requests of `memo` for a gate that decides nothing: what is left is the price of the worker around it.
 `memo` puts few distinct questions to Cedar, so its memo answers nearly all of them. In `distinct` no two requests ask
 for the same number of output tokens, which policies can read: Cedar decides `generate` and `shape` of each anew.
 Texts and request ids differ from request to request in both.
@@ -19,7 +20,8 @@ from sluicegate.schemas.events import Document, FieldText, Message, Parameters, 
 from sluicegate.schemas.ids import entity_uid
 from sluicegate.schemas.records import Unsent
 
-MIXES: Final = ("memo", "distinct")
+SHELL: Final = "shell"
+MIXES: Final = ("memo", "distinct", SHELL)
 REQUESTS_MAX: Final = 30_000
 """A request may ask for up to 32,768 output tokens, and each of the mix `distinct` asks for another number."""
 NOON_MS: Final = 1_795_176_000_000
@@ -49,8 +51,18 @@ class Load:
         return sum(len(each) for each in self.partitions.values())
 
 
-def make_load(mix: str, count: int, *, topic: str, partitions: int, env: str, installation: Installation) -> Load:
-    """`count` requests for `topic`, signed and carried by one service for six people who take turns.
+def make_load(
+    mix: str,
+    count: int,
+    *,
+    topic: str,
+    partitions: int,
+    env: str,
+    installation: Installation,
+    now_ms: int = NOON_MS,
+    people: Sequence[tuple[str, str]] = PEOPLE,
+) -> Load:
+    """`count` requests for `topic`, proved at `now_ms`, signed and carried by one service for `people` who take turns.
 
     Raises:
         ValueError: there is no such mix, or more than `REQUESTS_MAX` are asked for.
@@ -59,10 +71,10 @@ def make_load(mix: str, count: int, *, topic: str, partitions: int, env: str, in
         raise ValueError(f"a mix is one of {', '.join(MIXES)} with 1 to {REQUESTS_MAX} requests")
     service = installation.keys.service(SERVICE)
     audience = proof_audience(env=env, topic=topic)
-    tokens = {person: _token(installation, person) for person, _ in PEOPLE}
+    tokens = {person: _token(installation, person, now_ms // 1000) for person, _ in people}
     made: dict[int, list[Unsent]] = {partition: [] for partition in range(partitions)}
     for number in range(count):
-        person, purpose = PEOPLE[number % len(PEOPLE)]
+        person, purpose = people[number % len(people)]
         value = codec.encode(_request(mix, number, purpose))
         key = entity_uid("User", person).encode()
         proof = make_proof(
@@ -72,7 +84,7 @@ def make_load(mix: str, count: int, *, topic: str, partitions: int, env: str, in
             audience=audience,
             key=key,
             value=value,
-            now_s=NOON_MS // 1000,
+            now_s=now_ms // 1000,
             jti=f"{number:022d}",
             token=tokens[person],
         )
@@ -81,7 +93,7 @@ def make_load(mix: str, count: int, *, topic: str, partitions: int, env: str, in
     return Load(topic=topic, partitions=made)
 
 
-def _token(installation: Installation, person: str) -> str:
+def _token(installation: Installation, person: str, now_s: int) -> str:
     issuer = installation.keys.issuer(ISSUER_KEY)
     return make_token(
         issuer,
@@ -89,7 +101,7 @@ def _token(installation: Installation, person: str) -> str:
         issuer=ISSUER,
         audience=TOKEN_AUDIENCE,
         claims={"sub": person, "act": {"sub": SERVICE}},
-        now_s=NOON_MS // 1000,
+        now_s=now_s,
     )
 
 

@@ -27,10 +27,10 @@ def _enforcer(shape: Shape) -> Run:
     return lambda stand, broker, policy: run_enforcer(stand, broker, policy, shape)
 
 
-def _raw(*, proof: bool) -> Run:
+def _raw(*, proof: bool, seals: bool = False) -> Run:
     async def run(stand: Stand, _: Broker, policy: PolicyTail) -> None:
         await policy.stop()  # a loop this plain follows no policy
-        await run_raw(stand, policy.state.at, proof=proof)
+        await run_raw(stand, policy.state.at, proof=proof, seals=seals)
 
     return run
 
@@ -42,6 +42,13 @@ async def _naive(stand: Stand, _: Broker, policy: PolicyTail) -> None:
     await run_naive(stand, policy.state.at)
 
 
+async def _quix(stand: Stand, _: Broker, policy: PolicyTail) -> None:
+    from bench.quix_agent import run_quix  # only in the environment of `make bench`
+
+    await policy.stop()
+    run_quix(stand, policy.state.at)
+
+
 RUNS: Final[Mapping[str, Run]] = {
     "faust": _enforcer(Shape()),
     "loop": _enforcer(Shape(faust=False)),
@@ -50,7 +57,9 @@ RUNS: Final[Mapping[str, Run]] = {
     "faust-neither": _enforcer(Shape(proof=False, seals=False)),
     "raw": _raw(proof=False),
     "raw-proof": _raw(proof=True),
+    "raw-proof-seals": _raw(proof=True, seals=True),
     "naive": _naive,
+    "quix": _quix,
 }
 
 
