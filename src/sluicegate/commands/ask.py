@@ -17,6 +17,7 @@ from sluicegate.demo import screen
 from sluicegate.demo.cases import FOLDER, HELPDESK, Attachment, People, Row, read_day, read_people
 from sluicegate.demo.findings import Finding, decision_of, policy_of
 from sluicegate.demo.notes import PolicyLines
+from sluicegate.dev_service import person_token, service_config
 from sluicegate.home import Home, open_home
 from sluicegate.schemas.codes import Code
 from sluicegate.schemas.errors import ConfigurationError, SluicegateError
@@ -79,7 +80,9 @@ def ask(
     settings = load_settings()
     home = open_home(settings.home)
     state = home.running()
-    settings = settings.model_copy(update={"home": home.root}).attached(bootstrap=state.bootstrap, epoch=state.epoch)
+    settings = settings.model_copy(update={"home": home.root}).attached(
+        bootstrap=state.bootstrap, epoch=state.epoch, broker=state.broker
+    )
     people = read_people(settings.directory)
     attached = choose_document(read_day(cases).documents, question, about)
     dataset = None if attached is None else attached.document().dataset
@@ -103,9 +106,20 @@ def ask(
 
 
 async def _submit(settings: Settings, asked: Question) -> ReleaseMade:
-    async with Client(settings) as client:
-        key = await client.submit(asked.request, service=asked.via, person=asked.person)
-        return await client.release_of(key, ANSWER_TIMEOUT_S)
+    config = await service_config(settings, asked.via, timeout_s=ANSWER_TIMEOUT_S)
+    request = asked.request
+    async with Client(config) as client:
+        answer = await client.ask(
+            model=request.model,
+            purpose=request.purpose,
+            messages=request.messages,
+            documents=request.documents,
+            parameters=request.parameters,
+            request_id=request.request_id,
+            person_token=person_token(settings, service=asked.via, person=asked.person),
+            principal=asked.person,
+        )
+    return answer.release
 
 
 def choose_document(documents: Mapping[str, Attachment], question: str, about: str | None) -> Attachment | None:

@@ -7,11 +7,12 @@ private keys of this installation's key folder, so it is a tool for the machine 
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
+from sluicegate.broker_access import broker_security
 from sluicegate.clock import StackClock
 from sluicegate.enforcer.identity import proof_audience
 from sluicegate.enforcer.log import SealedLog
@@ -22,6 +23,7 @@ from sluicegate.home import Home
 from sluicegate.installation import ISSUER, ISSUER_KEY, TOKEN_AUDIENCE, Installation
 from sluicegate.keys import key_id_of
 from sluicegate.proof import make_proof, make_token, proof_headers
+from sluicegate.registry import ids_at_start
 from sluicegate.schemas import codec
 from sluicegate.schemas.errors import Unavailable
 from sluicegate.schemas.events import ReleaseMade, RequestSubmitted
@@ -60,6 +62,7 @@ class Client:
                 request_timeout_s=settings.request_timeout_s,
                 fetch_wait_ms=settings.fetch_wait_ms,
                 batch_bytes_max=16 * 1024 * 1024,
+                security=broker_security(settings),
             )
         )
         self._policy = PolicyTail(
@@ -70,8 +73,10 @@ class Client:
         self._releases: dict[tuple[int, int], asyncio.Future[ReleaseMade]] = {}
         self._tails: list[Tail] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._schema_ids: Mapping[int, str] = {}
 
     async def __aenter__(self) -> Self:
+        self._schema_ids = await ids_at_start(self._settings)
         await self._broker.__aenter__()
         await self._policy.start(timeout_s=START_TIMEOUT_S)
         for partition in range(self.topology.partitions):
@@ -165,7 +170,7 @@ class Client:
         async for batch in tail:
             for record in batch:
                 if isinstance(log.observe(record), Effective):
-                    release = codec.decode(record.value, ReleaseMade)
+                    release = codec.decode(record.value, ReleaseMade, ids=self._schema_ids)
                     if release.request_offset is not None:
                         waiter = self._waiter(partition, release.request_offset)
                         if not waiter.done():
