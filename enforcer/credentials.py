@@ -1,4 +1,5 @@
-"""A directory's `service_keys` and `issuers` go in, parsed keys come out; the only place that turns a JWK into a key.
+"""A directory's keys, issuers and replies go in, parsed keys and each service's reply topic come out; the only place
+that turns a JWK into a key.
 
 The key record alone fixes the algorithm (RFC 8725 section 3.1); a header that names another one is refused.
 Sources: RFC 7517 and 8037 (JWK), RFC 7638 (thumbprint), RFC 9864 (`Ed25519` is `EdDSA` on that curve).
@@ -13,11 +14,13 @@ from joserfc.errors import JoseError
 from joserfc.jwa import EdDSAAlgorithm, ESAlgorithm, JWSAlgModel, RSAAlgorithm
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
-from sluicegate.enforcer.strict_json import NotStrict, decode_base64url
 from sluicegate.schemas.errors import InvalidDirectory
+from sluicegate.schemas.ids import REPLY_NAME
+from sluicegate.schemas.strict_json import NotStrict, decode_base64url
 
 SERVICE_KEYS_MAX = 10_000
 ISSUERS_MAX = 100
+REPLIES_MAX = 1_000
 ISSUER_KEYS_MAX = 64
 NAME_CHARACTERS_MAX = 256
 RSA_BITS_MIN = 2048
@@ -99,10 +102,13 @@ class Issuer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """Every key that may prove who asks: services by `kid`, issuers by `iss`."""
+    """Every key that may prove who asks: services by `kid`, issuers by `iss`; and the name of the reply topic of each
+    service that has one, by the service's id.
+    """
 
     service_keys: Mapping[str, ServiceKey]
     issuers: Mapping[str, Issuer]
+    replies: Mapping[str, str]
 
 
 def is_name(value: object) -> bool:
@@ -111,10 +117,11 @@ def is_name(value: object) -> bool:
 
 
 def parse_credentials(document: Mapping[str, object]) -> Credentials:
-    """The credentials of a directory: its members `service_keys` and `issuers`; other members are not looked at.
+    """The credentials of a directory: its members `service_keys`, `issuers` and, where it has any, `replies`.
 
     Raises:
-        InvalidDirectory: a member is missing, unknown, of a wrong type or private, or two keys share a name.
+        InvalidDirectory: a member is missing, unknown, of a wrong type or private, two keys share a name, or two
+            services a reply topic.
     """
     problems: list[str] = []
     service_keys: dict[str, ServiceKey] = {}
@@ -139,9 +146,10 @@ def parse_credentials(document: Mapping[str, object]) -> Credentials:
         if issuer.issuer in issuers:
             problems.append(f"{where}: another entry has the same `issuer`; join them")
         issuers[issuer.issuer] = issuer
+    replies = _replies(document, problems)
     if problems:
         raise InvalidDirectory(tuple(problems))
-    return Credentials(service_keys=service_keys, issuers=issuers)
+    return Credentials(service_keys=service_keys, issuers=issuers, replies=replies)
 
 
 class _Fault(ValueError):
@@ -165,6 +173,39 @@ def _members(entry: object, where: str, names: set[str]) -> Mapping[str, object]
     if set(entry) != names:
         raise _Fault(f"{where}: must have exactly the members {', '.join(f'`{name}`' for name in sorted(names))}")
     return entry
+
+
+def _replies(document: Mapping[str, object], problems: list[str]) -> Mapping[str, str]:
+    """The reply topic of each service; a directory from before there were any has no such member."""
+    services = _services(document)
+    replies: dict[str, str] = {}
+    entries = _entries(document, "replies", REPLIES_MAX, problems) if "replies" in document else []
+    for index, entry in enumerate(entries):
+        where = f"`replies[{index}]`"
+        try:
+            members = _members(entry, where, {"service", "topic"})
+            service, topic = _name(members, "service", where), _name(members, "topic", where)
+        except _Fault as fault:
+            problems.append(str(fault))
+            continue
+        if service not in services:
+            problems.append(f"{where}: `{service}` is no Service of `entities`; add it there, or remove this entry")
+        elif service in replies:
+            problems.append(f"{where}: `{service}` has a reply topic already; keep one entry")
+        if not REPLY_NAME.fullmatch(topic):
+            problems.append(
+                f"{where}: `{topic}` cannot name a topic; use lower-case letters, digits and `-`, at most 63"
+            )
+        elif topic in replies.values():
+            problems.append(f"{where}: `{topic}` is another service's, who would read these answers; name a new one")
+        replies[service] = topic
+    return replies
+
+
+def _services(document: Mapping[str, object]) -> set[str]:
+    entities = document.get("entities")
+    uids = [each.get("uid") for each in entities if isinstance(each, dict)] if isinstance(entities, list) else []
+    return {str(uid.get("id")) for uid in uids if isinstance(uid, dict) and uid.get("type") == "Service"}
 
 
 def _name(members: Mapping[str, object], member: str, where: str) -> str:

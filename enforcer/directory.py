@@ -13,11 +13,11 @@ from typing import Final
 import cedarpy
 
 from sluicegate.enforcer.bundle import Bundle, digest_of
-from sluicegate.enforcer.strict_json import JsonObject, NotStrict, loads_object
 from sluicegate.schemas.errors import InvalidDirectory
 from sluicegate.schemas.ids import Digest, EntityUid, entity_uid
+from sluicegate.schemas.strict_json import JsonObject, NotStrict, loads_object
 
-KEYS: Final = frozenset({"entities", "service_keys", "issuers"})
+KEYS: Final = frozenset({"entities", "service_keys", "issuers", "replies"})
 _ENTITY_KEYS: Final = frozenset({"uid", "attrs", "parents"})
 _UID: Final = re.compile(r'(?P<type>[A-Za-z_]\w*(?:::[A-Za-z_]\w*)*)::"(?P<id>(?:[^"\\]|\\["\\])*)"', re.DOTALL)
 

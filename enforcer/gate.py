@@ -1,37 +1,47 @@
 """The gate: request records in, one sealed-ready decision a request offset out; the only place that decides.
 
-The numbered checks, the same numbers as in DESIGN and in `codes.MEANINGS`; the first that fails denies with its code:
+The numbered checks, the same numbers as in DESIGN and in `meanings`; the first that fails denies with its code:
     1 decode the record
     2 prove the identity (`identity.prove`), and that the request was not decided before
-    3 take the policy state at T
+    3 take the policy state at T, and T must be before the deadline
     4 decide access, 5 decide each document, field and tool, 6 shape the prompt, 7 clamp the parameters (`access.judge`)
     8 charge the budgets: no bundle may name one yet, `bundle.load_bundle` refuses it
     9 seal (the caller, `seal.seal_slice`, over the slice that `Gate.decide` proposes)
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from sluicegate.enforcer.access import judge
 from sluicegate.enforcer.directory import split_uid
 from sluicegate.enforcer.identity import prove
 from sluicegate.enforcer.judgement import Ask, Refused
-from sluicegate.enforcer.ports import Proposal
+from sluicegate.enforcer.ports import Memory, Proposal
 from sluicegate.enforcer.seal import SEAL_BYTES_MAX, SLICE_RECORDS_MAX, Effective, source_digest
-from sluicegate.enforcer.seen import SeenProofs, SeenRequests
+from sluicegate.enforcer.seen import (
+    PROOF_WINDOW_MS,
+    PROOFS_MAX,
+    REQUEST_WINDOW_MS,
+    REQUESTS_MAX,
+    SeenProofs,
+    SeenRequests,
+    stands_for_its_request,
+)
 from sluicegate.enforcer.state import NotReady, Rules
 from sluicegate.schemas import codec
-from sluicegate.schemas.codes import MEANINGS, Code
+from sluicegate.schemas.codes import Code
 from sluicegate.schemas.errors import CodecError
 from sluicegate.schemas.events import DecisionMade, Identity, RequestSubmitted, Source, Verdict
 from sluicegate.schemas.ids import decision_id
+from sluicegate.schemas.meanings import MEANINGS
+from sluicegate.schemas.reading import read_request
 from sluicegate.schemas.records import Record, Unsent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateConfig:
     """One partition of the gate. Limits: bytes of a request's value; age of a request's stamp behind T; bytes of a
-    slice.
+    slice. `schema_ids`: which of our schemas a registry knows under which id, as it said at start; empty: no registry.
     """
 
     epoch: int
@@ -41,6 +51,14 @@ class GateConfig:
     request_bytes_max: int
     stale_after_ms: int
     slice_bytes_max: int
+    schema_ids: Mapping[int, str] = field(default_factory=dict)
+
+
+MEMORY = Memory(
+    window_ms=max(PROOF_WINDOW_MS, REQUEST_WINDOW_MS),
+    count_max=max(PROOFS_MAX, REQUESTS_MAX),
+    counts=lambda effective: stands_for_its_request(codec.decode(effective.record.value, DecisionMade)),
+)
 
 
 class Gate:
@@ -52,6 +70,15 @@ class Gate:
         self._proofs = SeenProofs()
         self._requests = SeenRequests()
         self._proposed: dict[bytes, DecisionMade] = {}
+
+    @property
+    def memory(self) -> Memory:
+        """As far back as a proof or a request may be a repeat."""
+        return MEMORY
+
+    def lose(self, time_ms: int) -> None:
+        """Refuses proofs that may be among the spent ones; repeats of requests are told as far as the log goes."""
+        self._proofs.lose(time_ms)
 
     def fold(self, effective: Effective) -> None:
         """Takes one effective decision of this partition into the sets of spent proofs and decided requests."""
@@ -125,7 +152,7 @@ class Gate:
         if time_ms - record.timestamp_ms > config.stale_after_ms:
             return _denied(base, Refused(code=Code.STALE))
         try:
-            request = codec.decode(record.value, RequestSubmitted)
+            request = read_request(record, config.schema_ids)
         except CodecError as error:
             return _denied(base, Refused(code=Code.POISON, reason=str(error)))
         base = replace(
@@ -157,6 +184,9 @@ class Gate:
             base = replace(base, duplicate_of=earlier.decision_id)
             same = earlier.digest == digest
             return _denied(base, Refused(code=Code.DUPLICATE_OF if same else Code.REQUEST_ID_REUSED))
+        # 3 T must be before the deadline; a repeat is told of its first decision, however late
+        if request.deadline_ms is not None and time_ms >= request.deadline_ms:
+            return _denied(base, Refused(code=Code.EXPIRED))
         # 4 to 7
         return _judged(base, rules, identity, request)
 

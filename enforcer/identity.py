@@ -19,7 +19,11 @@ from sluicegate.enforcer.credentials import Binding, Credentials, Issuer, Servic
 from sluicegate.enforcer.judgement import Refused
 from sluicegate.enforcer.partition import partition_of
 from sluicegate.enforcer.seen import PROOF_EARLY_MS, PROOF_LATE_MS, SeenProofs
-from sluicegate.enforcer.strict_json import (
+from sluicegate.schemas.codes import Code
+from sluicegate.schemas.events import Identity
+from sluicegate.schemas.ids import EntityUid, entity_uid
+from sluicegate.schemas.records import Record
+from sluicegate.schemas.strict_json import (
     JsonObject,
     JsonValue,
     NotStrict,
@@ -27,10 +31,6 @@ from sluicegate.enforcer.strict_json import (
     encode_base64url,
     loads_object,
 )
-from sluicegate.schemas.codes import Code
-from sluicegate.schemas.events import Identity
-from sluicegate.schemas.ids import EntityUid, entity_uid
-from sluicegate.schemas.records import Record
 
 PROOF_HEADER: Final = "sg-proof"
 TOKEN_HEADER: Final = "sg-token"  # noqa: S105 - a name, not a secret

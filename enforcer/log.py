@@ -26,6 +26,7 @@ class SealedLog:
         self, verifier: Verifier, *, start: int = 0, source_start: int | None = 0, in_order: bool = True
     ) -> None:
         self._verifier = verifier
+        self.place = verifier.place
         self._in_order = in_order
         self._open: tuple[SliceStatement, int] | None = None
         self.end = start

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 
 from sluicegate.enforcer.detect import RedactionClass, Scanner
 from sluicegate.enforcer.grant import source_of
-from sluicegate.enforcer.ports import Proposal
+from sluicegate.enforcer.ports import FORGETS, Memory, Proposal
 from sluicegate.enforcer.redact import Operator, Redacted, redact
 from sluicegate.enforcer.seal import SEAL_BYTES_MAX, SLICE_RECORDS_MAX, Effective, Verifier, Void
 from sluicegate.schemas import codec
-from sluicegate.schemas.codes import MEANINGS, Code
+from sluicegate.schemas.codes import Code
 from sluicegate.schemas.events import (
     DecisionMade,
     GenerationFinished,
@@ -24,18 +24,34 @@ from sluicegate.schemas.events import (
     Verdict,
 )
 from sluicegate.schemas.ids import release_id
+from sluicegate.schemas.meanings import MEANINGS
 from sluicegate.schemas.records import Record, Unsent
 
 ADMITTED_SOURCES = ("field:", "message:", "template:")
+RUNNER_CODES = frozenset(
+    {
+        Code.FORGED,
+        Code.EXPIRED,
+        Code.BLOCKED,
+        Code.PROMPT_TOO_LONG,
+        Code.MODEL_MISSING,
+        Code.MODEL_FAILED,
+        Code.CONTROL_CHARACTER,
+    }
+)
+"""Why a runner may end an allowed request without an answer; that policy says no is not its to say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseConfig:
-    """One partition of the redactor. `slice_bytes_max` is the most bytes of a slice."""
+    """One partition of the redactor. `slice_bytes_max` is the most bytes of a slice; `schema_id` the id under which a
+    registry knows the schema of releases, whose framing they then get; None: no registry.
+    """
 
     epoch: int
     partition: int
     slice_bytes_max: int
+    schema_id: int | None = None
 
 
 class Redactor:
@@ -57,6 +73,14 @@ class Redactor:
         self._generations = generations
         self._decision_at = decision_at
         self._scanner_for = scanner_for
+
+    @property
+    def memory(self) -> Memory:
+        """Nothing."""
+        return FORGETS
+
+    def lose(self, time_ms: int) -> None:
+        """Nothing is lost on a stage that keeps nothing."""
 
     def fold(self, effective: Effective) -> None:
         """The redactor keeps nothing between releases: its frontier and event time stand in the log itself."""
@@ -80,7 +104,7 @@ class Redactor:
                 break
             if record.offset > covered:
                 outputs.append(self._hole(covered, record.offset - covered))
-                encoded.append(_unsent(None, outputs[-1]))
+                encoded.append(self._unsent(None, outputs[-1]))
             verdict = self._generations.verify(record)
             covered = record.offset + 1
             if isinstance(verdict, Void):
@@ -89,7 +113,8 @@ class Redactor:
             now = max(now, verdict.statement.time_ms)
             position = max(position, verdict.statement.policy_position)
             outputs.append(self._release(verdict))
-            encoded.append(_unsent(record.key, outputs[-1]))
+            proved = outputs[-1].actor is not None
+            encoded.append(self._unsent(record.key if proved else None, outputs[-1]))
             size += encoded[-1].size_bytes() + SEAL_BYTES_MAX
         return Proposal(
             outputs=tuple(encoded),
@@ -105,26 +130,25 @@ class Redactor:
             first = before.source
             source = Source(offset=first.offset, count=first.count + 1, digest=b"", timestamp_ms=first.timestamp_ms)
             outputs[-1] = replace(before, source=source)
-            encoded[-1] = _unsent(None, outputs[-1])
+            encoded[-1] = self._unsent(None, outputs[-1])
             return
         outputs.append(self._without_request(source_of(record), Code.FORGED))
-        encoded.append(_unsent(None, outputs[-1]))
+        encoded.append(self._unsent(None, outputs[-1]))
+
+    def _unsent(self, key: bytes | None, release: ReleaseMade) -> Unsent:
+        return Unsent(key=key, value=codec.encode(release, schema_id=self._config.schema_id))
 
     def _hole(self, offset: int, count: int) -> ReleaseMade:
         return self._without_request(Source(offset=offset, count=count, digest=b"", timestamp_ms=0), Code.GAP)
 
     def _without_request(self, source: Source, code: Code) -> ReleaseMade:
-        return ReleaseMade(
-            release_id=self._id(source),
-            source=source,
-            outcome=Outcome.REFUSED,
-            code=code,
-            retryable=False,
-            reason=MEANINGS[code].text,
-        )
+        return _ended(self._base(source), code)
 
-    def _id(self, source: Source) -> str:
-        return release_id(epoch=self._config.epoch, partition=self._config.partition, offset=source.offset)
+    def _base(self, source: Source) -> ReleaseMade:
+        """A release that says no more than what it answers; how it ended is filled in by `_ended` or `_released`."""
+        name = release_id(epoch=self._config.epoch, partition=self._config.partition, offset=source.offset)
+        code = Code.GENERATION_MISMATCH
+        return ReleaseMade(release_id=name, source=source, outcome=MEANINGS[code].outcome, code=code, retryable=False)
 
     def _release(self, verdict: Effective) -> ReleaseMade:
         generation = codec.decode(verdict.record.value, GenerationFinished)
@@ -134,39 +158,42 @@ class Redactor:
         if not isinstance(decided, Effective):
             return self._without_request(source, _code_without_decision(decided, generation))
         decision = codec.decode(decided.record.value, DecisionMade)
-        base = ReleaseMade(
-            release_id=self._id(source),
-            source=source,
-            outcome=generation.outcome,
-            code=generation.code,
-            retryable=MEANINGS[generation.code].retryable,
+        base = replace(
+            self._base(source),
             request_offset=decision.source.offset,
-            request_id=decision.request_id,
             decision_id=decision.decision_id,
-            duplicate_of=decision.duplicate_of,
-            principal=decision.identity.principal if decision.identity else None,
-            actor=decision.identity.actor if decision.identity else None,
             withheld=decision.withheld,
             clamps=decision.clamps,
         )
-        expected = source_of(decided.record)
-        if generation.source != expected or generation.decision_id not in (None, decision.decision_id):
-            return _failed(base, Code.GENERATION_MISMATCH)
-        if generation.outcome is Outcome.DENIED and decision.verdict is Verdict.DENY:
-            return replace(
-                base, reason=decision.reason, code=decision.code, retryable=MEANINGS[decision.code].retryable
+        if decision.identity is not None:
+            base = replace(
+                base,
+                principal=decision.identity.principal,
+                actor=decision.identity.actor,
+                duplicate_of=decision.duplicate_of,
+                # Whoever was not proved gets nothing of what they wrote, for every application may read their refusal.
+                request_id=decision.request_id,
             )
-        if generation.outcome is not Outcome.ANSWERED:
-            return replace(base, reason=MEANINGS[generation.code].text)
-        if decision.verdict is not Verdict.ALLOW or generation.text is None or generation.run is None:
-            return _failed(base, Code.GENERATION_MISMATCH)
+        expected = source_of(decided.record)
+        denied = generation.outcome is Outcome.DENIED
+        if generation.source != expected or generation.decision_id not in (None, decision.decision_id):
+            return _ended(base, Code.GENERATION_MISMATCH)
+        if denied != (decision.verdict is Verdict.DENY):
+            return _ended(base, Code.GENERATION_MISMATCH)
+        if denied:
+            return _ended(base, decision.code, decision.reason)
+        if generation.code in RUNNER_CODES and generation.outcome is not Outcome.ANSWERED:
+            return _ended(base, generation.code)
+        answered = generation.code is Code.OK and generation.outcome is Outcome.ANSWERED
+        if not answered or generation.text is None or generation.run is None:
+            return _ended(base, Code.GENERATION_MISMATCH)
         return self._answer(base, decision, generation.text, generation.run.finish)
 
     def _answer(self, base: ReleaseMade, decision: DecisionMade, text: str, finish: str) -> ReleaseMade:
         # 13 redact and check support
         scanner = self._scanner_for(decision.policy.bundle_digest) if decision.policy else None
         if scanner is None:
-            return _failed(base, Code.REDACTION_FAILED)
+            return _ended(base, Code.REDACTION_FAILED)
         values = {obligation.name: obligation.value for obligation in decision.obligations}
         redacted = redact(
             text=text,
@@ -199,9 +226,11 @@ def _operators(value: str | None) -> Mapping[RedactionClass, Operator]:
 def _released(base: ReleaseMade, redacted: Redacted, finish: str) -> ReleaseMade:
     """14 release: takes a `Redacted` and nothing else."""
     if not redacted.checked:
-        return _failed(base, Code.REDACTION_FAILED)
+        return _ended(base, Code.REDACTION_FAILED)
     return replace(
         base,
+        outcome=MEANINGS[Code.OK].outcome,
+        code=Code.OK,
         text=redacted.text,
         finish=finish,
         unsupported=redacted.unsupported,
@@ -219,10 +248,15 @@ def _released(base: ReleaseMade, redacted: Redacted, finish: str) -> ReleaseMade
     )
 
 
-def _failed(base: ReleaseMade, code: Code) -> ReleaseMade:
+def _ended(base: ReleaseMade, code: Code, reason: str | None = None) -> ReleaseMade:
+    """The release without an answer; OK ends nothing so, for it alone releases text."""
+    code = Code.GENERATION_MISMATCH if code is Code.OK else code
     meaning = MEANINGS[code]
-    return replace(base, outcome=Outcome.FAILED, code=code, retryable=meaning.retryable, reason=meaning.text, text=None)
-
-
-def _unsent(key: bytes | None, release: ReleaseMade) -> Unsent:
-    return Unsent(key=key, value=codec.encode(release))
+    return replace(
+        base,
+        outcome=meaning.outcome,
+        code=code,
+        retryable=meaning.retryable,
+        retry_after_ms=meaning.retry_after_ms,
+        reason=meaning.told(reason),
+    )

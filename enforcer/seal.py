@@ -9,15 +9,17 @@ stands at.
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
+from typing import Protocol
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from sluicegate.enforcer import tree
 from sluicegate.schemas import codec
-from sluicegate.schemas.errors import CodecError
+from sluicegate.schemas.errors import CodecError, ConfigurationError
 from sluicegate.schemas.events import SliceSeal, SliceStatement
 from sluicegate.schemas.ids import KeyId
 from sluicegate.schemas.records import Record, Unsent
@@ -27,6 +29,8 @@ SLICE_RECORDS_MAX = 512
 SEAL_BYTES_MAX = 1_000
 """Upper bound of what a seal adds to a record: its statement with names as long as they come, a signature, a path."""
 VERIFIED_SLICES_KEPT = 256
+KEY_UNKNOWN = "key is not the writing stage's"
+"""Why a record is void whose key the policy state does not hold, or does not hold yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +46,26 @@ class StageKey:
     revoked_at_ms: int | None
 
 
+class SigningKey(Protocol):
+    """The port for a private key, wherever it is: in memory (an `Ed25519PrivateKey` is one), in a KMS or an HSM.
+
+    For the implementer: `sign` is called from the event loop and MUST return or raise within a second, or heartbeats
+    starve; it MUST raise `Unavailable` when the key is out of reach for now, and the caller MUST then try again.
+    """
+
+    def sign(self, data: bytes, /) -> bytes:
+        """The signature over the bytes as they are: 64 bytes, of RFC 8032 for Ed25519, r and s for ES256."""
+
+    def public_key(self) -> Ed25519PublicKey | EllipticCurvePublicKey:
+        """The public half. Seals take Ed25519 alone, proofs both."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signer:
-    """A stage's private key."""
+    """A stage's private key (Ed25519) with the id under which the policy log admits it."""
 
     key_id: KeyId
-    private: Ed25519PrivateKey
+    private: SigningKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +97,14 @@ class Void:
 
     record: Record
     reason: str
+
+
+def without_effect(void: Void, *, signer: Signer, stage: str) -> ConfigurationError:
+    """What a writer raises whose own slice stands where it was sealed for and still does not count."""
+    return ConfigurationError(
+        f"what this stage seals has no effect ({void.reason}): its key `{signer.key_id}` is revoked or not admitted; "
+        f"run `sluicegate keys new stage {stage}`, then `sluicegate publish`, and start it again"
+    )
 
 
 def source_digest(key: bytes | None, value: bytes | None) -> bytes:
@@ -195,14 +221,29 @@ class Verifier:
         4 signature over the bytes received; 5 path of the bytes received.
         """
         # 1
+        opened = self._opened(record)
+        return opened if isinstance(opened, Void) else self._checked(record, *opened)
+
+    def verify_copy(self, copy: Record) -> Effective | Void:
+        """See the function of this name."""
+        opened = self._opened(copy)
+        if isinstance(opened, Void):
+            return opened
+        seal, statement = opened
+        original = replace(copy, topic=self.place.topic, offset=statement.at + seal.index)
+        return self._checked(original, seal, statement)
+
+    def _opened(self, record: Record) -> tuple[SliceSeal, SliceStatement] | Void:
         header = record.header(SEAL_HEADER)
         if header is None:
             return Void(record=record, reason="no seal")
         try:
             seal = codec.decode(header, SliceSeal)
-            statement = self._statement(seal.statement)
+            return seal, self._statement(seal.statement)
         except CodecError:
             return Void(record=record, reason="unreadable seal")
+
+    def _checked(self, record: Record, seal: SliceSeal, statement: SliceStatement) -> Effective | Void:
         # 2
         place = self.place
         sealed_for = (statement.env, statement.tenant, statement.epoch, statement.topic, statement.partition)
@@ -217,7 +258,7 @@ class Verifier:
         # 3
         key = self._keys().get(KeyId(statement.key_id))
         if key is None or key.stage != place.stage:
-            return Void(record=record, reason="key is not the writing stage's")
+            return Void(record=record, reason=KEY_UNKNOWN)
         revoked = key.revoked_at_ms is not None and statement.time_ms >= key.revoked_at_ms
         if revoked or statement.time_ms < key.not_before_ms:
             return Void(record=record, reason="key is not in force")
@@ -229,6 +270,13 @@ class Verifier:
         if tree.root_of_path(leaf, index=seal.index, count=statement.count, siblings=seal.path) != statement.root:
             return Void(record=record, reason="bytes are not those sealed")
         return Effective(record=record, statement=statement)
+
+    def vouches(self, effective: Effective) -> bool:
+        """Whether nobody but an honest writer can have sealed this: its key was not revoked since. What a revoked key
+        seals today may carry any event time before its end, so it says nothing of where in the log that time was.
+        """
+        key = self._keys().get(KeyId(effective.statement.key_id))
+        return key is not None and key.revoked_at_ms is None
 
     def _statement(self, encoded: bytes) -> SliceStatement:
         """Decoded once a slice: its records follow each other and carry the same bytes."""
@@ -249,3 +297,13 @@ class Verifier:
         if len(self._verified) > VERIFIED_SLICES_KEPT:
             self._verified.popitem(last=False)
         return True
+
+
+def verify_copy(verifier: Verifier, copy: Record) -> Effective | Void:
+    """Whether a record of another topic is, byte for byte, one that was sealed for the verifier's place.
+
+    An `Effective` holds the record at the offset that its seal names, not where the copy stands. The copy must stand on
+    the partition that it was sealed for. That the original landed there is the writer's word, not proved by the copy.
+    """
+    verdict = verifier.verify_copy(copy)
+    return verdict if isinstance(verdict, Effective) else Void(record=copy, reason=verdict.reason)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from sluicegate.enforcer.judgement import Refused
-from sluicegate.schemas.codes import MEANINGS, Code
+from sluicegate.schemas.codes import Code
 from sluicegate.schemas.events import DecisionMade
+from sluicegate.schemas.meanings import MEANINGS
 
 # A proof is good from iat-30 s to iat+300 s (check 6): one spent at T can come again until T+330 s.
 PROOF_EARLY_MS = 30_000
@@ -62,6 +63,9 @@ class _Recent(Generic[V_]):
         self._time_ms = max(self._time_ms, time_ms)
         self._sweep()
 
+    def lose(self, time_ms: int) -> None:
+        self._lost_ms = time_ms
+
     def put(self, name: Name, value: V_) -> None:
         entry = _Entry(self._next, self._time_ms, value)
         self._next += 1
@@ -103,6 +107,10 @@ class SeenProofs:
         """A set that starts as this one and can be thrown away; this one MUST NOT fold while the fork is in use."""
         return SeenProofs(base=self)
 
+    def lose(self, time_ms: int) -> None:
+        """Proofs spent up to T = `time_ms` are not known any more: those issued by then are refused as too old."""
+        self._recent.lose(time_ms)
+
     def fold(self, decision: DecisionMade) -> None:
         """Takes an effective decision: what proved its identity is spent, whatever the verdict."""
         self._recent.advance(decision.time_ms)
@@ -131,6 +139,13 @@ class FirstUse:
     decision_id: str
 
 
+def stands_for_its_request(decision: DecisionMade) -> bool:
+    """Whether a later request of the same actor and id is a repeat of this one. It takes a place in both sets."""
+    if decision.identity is None or decision.request_id is None or MEANINGS[decision.code].retryable:
+        return False
+    return decision.code not in {Code.DUPLICATE_OF, Code.REQUEST_ID_REUSED}
+
+
 class SeenRequests:
     """Requests decided on one partition within 24 h of T, by (actor, request id); the oldest leaves first."""
 
@@ -146,9 +161,7 @@ class SeenRequests:
     def fold(self, decision: DecisionMade) -> None:
         """Takes an effective decision. A repeat, and a refusal that may be tried again, stand for nothing."""
         self._recent.advance(decision.time_ms)
-        if decision.identity is None or decision.request_id is None or MEANINGS[decision.code].retryable:
-            return
-        if decision.code in {Code.DUPLICATE_OF, Code.REQUEST_ID_REUSED}:
+        if not stands_for_its_request(decision) or decision.identity is None or decision.request_id is None:
             return
         name = (decision.identity.actor, decision.request_id)
         if self._recent.get(name) is None:

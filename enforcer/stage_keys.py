@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from sluicegate.enforcer.credentials import is_name
 from sluicegate.enforcer.seal import StageKey
-from sluicegate.enforcer.strict_json import NotStrict, decode_base64url, encode_base64url, loads_object
 from sluicegate.schemas.ids import KeyId
+from sluicegate.schemas.strict_json import NotStrict, decode_base64url, encode_base64url, loads_object
 
 STAGES: Final = frozenset({"enforcer", "runner", "redactor"})
 KEYS_MAX: Final = 1024

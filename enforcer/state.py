@@ -17,7 +17,6 @@ from sluicegate.enforcer.decide import Decider
 from sluicegate.enforcer.directory import Directory, load_directory
 from sluicegate.enforcer.seal import StageKey
 from sluicegate.enforcer.stage_keys import InvalidKeys, check_succession, read_stage_keys
-from sluicegate.enforcer.strict_json import NotStrict, loads_object
 from sluicegate.enforcer.trust import (
     Domain,
     Kind,
@@ -30,6 +29,7 @@ from sluicegate.enforcer.trust import (
 from sluicegate.schemas.errors import InvalidBundle, InvalidDirectory
 from sluicegate.schemas.events import DirectoryChanged, PolicyPublished, PolicyVersion
 from sluicegate.schemas.ids import Digest, KeyId
+from sluicegate.schemas.strict_json import NotStrict, loads_object
 
 VERSIONS_KEPT: Final = 64  # of a kind; event time that lags behind all of them is not decided
 PAIRS_KEPT: Final = 8
@@ -134,6 +134,17 @@ class PolicyLog:
             case Kind.DIRECTORY:
                 return state.directories[-1].trusted.version if state.directories else 0
 
+    def expires_ms(self, kind: Kind) -> int | None:
+        """When the newest accepted version of a kind expires (T); None where there is none."""
+        state = self._state
+        newest = {
+            Kind.ROOT: state.root,
+            Kind.KEYS: state.keys,
+            Kind.BUNDLE: state.bundles[-1].trusted if state.bundles else None,
+            Kind.DIRECTORY: state.directories[-1].trusted if state.directories else None,
+        }[kind]
+        return newest.expires_ms if newest else None
+
     def stage_keys(self, stage: str) -> Mapping[KeyId, StageKey]:
         """Every key that was ever admitted for a stage, revoked ones too: `seal.Verifier` looks at the times."""
         return {key_id: key for key_id, key in self._state.stage_keys.items() if key.stage == stage}
@@ -141,6 +152,14 @@ class PolicyLog:
     def bundle(self, digest: str) -> Bundle | None:
         """The accepted bundle with this digest, among those kept; None where there is none."""
         return next((each.bundle for each in reversed(self._state.bundles) if each.trusted.digest == digest), None)
+
+    def replies_at(self, time_ms: int) -> Mapping[str, str] | None:
+        """The reply topic of each service by the newest directory in force at `time_ms`; None where there is none.
+
+        One that has expired still says so: it grants nothing, and answers granted before have to go somewhere.
+        """
+        found = bisect_right(self._state.directories, time_ms, key=lambda version: version.trusted.effective_at_ms)
+        return self._state.directories[found - 1].credentials.replies if found else None
 
     def skip(self, offset: int) -> None:
         """Passes a record that is no policy event.

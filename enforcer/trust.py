@@ -12,13 +12,13 @@ from hashlib import sha256
 from typing import Final
 
 # Both packages re-export these names without saying so to a type checker.
-from securesystemslib.signer import CryptoSigner, Key  # type: ignore[attr-defined]
+from securesystemslib.signer import Key, Signer  # type: ignore[attr-defined]
 from tuf.api.exceptions import LengthOrHashMismatchError
 from tuf.api.metadata import Metadata, Root, TargetFile, Targets  # type: ignore[attr-defined]
 from tuf.api.serialization import DeserializationError, SerializationError
 
-from sluicegate.enforcer.strict_json import NotStrict, loads_object
 from sluicegate.schemas.ids import Digest
+from sluicegate.schemas.strict_json import NotStrict, loads_object
 
 FIELD: Final = "x-sluicegate"
 METADATA_BYTES_MAX: Final = 256 * 1024
@@ -96,7 +96,7 @@ def make_root(
     root_threshold: int,
     publisher_keys: Sequence[Key],
     publisher_threshold: int,
-    signers: Sequence[CryptoSigner],
+    signers: Sequence[Signer],
 ) -> bytes:
     """Metadata of a root. `signers` meet the threshold of these root keys and, from version 2 on, of the root before.
 
@@ -132,7 +132,7 @@ def sign_targets(
     version: int,
     effective_at_ms: int,
     expires_ms: int,
-    signers: Sequence[CryptoSigner],
+    signers: Sequence[Signer],
 ) -> bytes:
     """Metadata that vouches for `content` as this version of its kind.
 
@@ -303,7 +303,7 @@ def _foreign(signed: Root | Targets, expected: dict[str, str | int], version: in
     return None
 
 
-def _signed(metadata: Metadata[Root] | Metadata[Targets], signers: Sequence[CryptoSigner]) -> bytes:
+def _signed(metadata: Metadata[Root] | Metadata[Targets], signers: Sequence[Signer]) -> bytes:
     for signer in signers:
         metadata.sign(signer, append=True)
     return metadata.to_bytes()

@@ -8,7 +8,7 @@
     +-- ContinuityError         a log was cut, recreated or rewritten; stop, and take a new epoch only when told
     +-- Unavailable             a broker, database or model does not answer; try again later
 
-Bad *input* never raises past the gate: it becomes a sealed decision with a `Code` (see `codes`).
+Bad *input* never raises past the gate: it becomes a sealed decision with a `Code` (see `codes` and `meanings`).
 """
 
 

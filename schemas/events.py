@@ -5,7 +5,7 @@ bytes.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sluicegate.schemas.codes import Code
+from sluicegate.schemas.codes import Code, ReleaseOutcome
 
 
 class Role(StrEnum):
@@ -24,7 +24,7 @@ class Verdict(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How a generation or a release ended."""
+    """How a generation ended; what the requester is told of it is a release's `ReleaseOutcome`."""
 
     ANSWERED = "ANSWERED"
     DENIED = "DENIED"
@@ -290,9 +290,10 @@ class ReleaseMade:
 
     release_id: str
     source: Source
-    outcome: Outcome
+    outcome: ReleaseOutcome
     code: Code
     retryable: bool
+    retry_after_ms: int | None = None
     request_offset: int | None = None
     request_id: str | None = None
     decision_id: str | None = None

@@ -1,7 +1,8 @@
 """Names of things: newtypes for ids and the event key from which every id derives."""
 
+import re
 from dataclasses import dataclass
-from typing import NewType
+from typing import Final, NewType
 
 Epoch = NewType("Epoch", int)
 Offset = NewType("Offset", int)
@@ -14,6 +15,8 @@ EntityUid = NewType("EntityUid", str)
 """A Cedar entity uid as policies print it: `User::"ana.support"`."""
 Digest = NewType("Digest", str)
 """`sha256:` and 64 hexadecimal digits."""
+REPLY_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+"""What the directory may call an application's reply topic: the end of the topic's full name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

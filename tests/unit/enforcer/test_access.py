@@ -7,9 +7,10 @@ import pytest
 from sluicegate.enforcer.access import judge
 from sluicegate.enforcer.decide import Decider
 from sluicegate.enforcer.judgement import Ask
-from sluicegate.schemas.codes import MEANINGS, Code
+from sluicegate.schemas.codes import Code
 from sluicegate.schemas.events import Clamp, Document, FieldText, Message, Parameters, RequestSubmitted, Role
 from sluicegate.schemas.ids import entity_uid
+from sluicegate.schemas.meanings import MEANINGS
 
 NINE = 1_767_603_600_000  # Monday 2026-01-05T09:00:00Z
 TWO = NINE - 7 * 3_600_000

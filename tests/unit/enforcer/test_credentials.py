@@ -9,9 +9,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
 from sluicegate.enforcer.credentials import Algorithm, Binding, parse_credentials
-from sluicegate.enforcer.strict_json import NotStrict, decode_base64url, encode_base64url, loads
 from sluicegate.keys import public_jwk
 from sluicegate.schemas.errors import InvalidDirectory
+from sluicegate.schemas.strict_json import NotStrict, decode_base64url, encode_base64url, loads
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"\1" * 32)
 P256 = derive_private_key(7, SECP256R1())
@@ -160,3 +160,44 @@ def test_base64url_goes_there_and_back() -> None:
     for length in range(70):
         data = bytes(range(length))
         assert decode_base64url(encode_base64url(data).encode()) == data
+
+
+def with_replies(*entries: object, services: tuple[str, ...] = ("app", "batch")) -> dict[str, object]:
+    entities = [{"uid": {"type": "Service", "id": each}, "attrs": {}, "parents": []} for each in services]
+    people = [{"uid": {"type": "User", "id": "ana"}, "attrs": {}, "parents": []}]
+    return {"service_keys": [], "issuers": [], "entities": entities + people, "replies": list(entries)}
+
+
+def reply(service: object = "app", topic: object = "app-1") -> dict[str, object]:
+    return {"service": service, "topic": topic}
+
+
+def test_each_service_has_its_own_reply_topic() -> None:
+    assert parse_credentials(with_replies(reply(), reply("batch", "b"))).replies == {"app": "app-1", "batch": "b"}
+    assert parse_credentials({"service_keys": [], "issuers": [], "entities": []}).replies == {}
+
+
+@pytest.mark.parametrize(
+    ("entries", "says"),
+    [
+        ([reply("nobody")], "`nobody` is no Service of `entities`; add it there"),
+        ([reply("ana")], "`ana` is no Service"),  # a person reads no topic
+        ([reply(), reply(topic="app-2")], "has a reply topic already; keep one entry"),
+        ([reply(), reply("batch")], "`app-1` is another service's, who would read these answers"),
+        ([reply(topic="App")], "cannot name a topic"),
+        ([reply(topic="a.b")], "cannot name a topic"),
+        ([reply(topic="-a")], "cannot name a topic"),
+        ([reply(topic="a" * 64)], "cannot name a topic"),
+        ([reply(topic="a\n")], "printable"),
+        ([reply(topic=7)], "printable"),
+        ([{"service": "app"}], "exactly the members"),
+        ([reply() | {"partition": 1}], "exactly the members"),
+        (["app"], "must be an object"),
+    ],
+)
+def test_replies_are_strict(entries: list[object], says: str) -> None:
+    assert says in refused(with_replies(*entries))
+
+
+def test_replies_must_be_a_list() -> None:
+    assert "`replies` must be a list" in refused({**with_replies(), "replies": {"app": "app"}})

@@ -12,8 +12,9 @@ from sluicegate.enforcer.seal import SEAL_BYTES_MAX, Effective, Verifier, as_lan
 from sluicegate.enforcer.state import PolicyLog
 from sluicegate.enforcer.trust import digest_of
 from sluicegate.schemas import codec
-from sluicegate.schemas.codes import MEANINGS, Code
+from sluicegate.schemas.codes import Code
 from sluicegate.schemas.events import DecisionMade, Verdict
+from sluicegate.schemas.meanings import MEANINGS
 from sluicegate.schemas.records import Record
 
 PHONE = document("tickets", ("text", "Mara Lind's phone number is "), ("phone", "020 7946 0958"), ("text", "."))
@@ -197,3 +198,32 @@ def test_no_value_of_the_request_stands_in_a_reason() -> None:
     assert [each.code for each in made] == [Code.POISON, Code.UNKNOWN_PRINCIPAL, Code.DENIED]
     assert not any(secret in (each.reason or "") for each in made)
     assert policy_log().position == 3
+
+
+def test_past_its_deadline_a_proved_request_expires_before_policy_is_asked() -> None:
+    late, on_time = replace(request("late"), deadline_ms=NOON_MS), replace(request("on time"), deadline_ms=NOON_MS + 1)
+    records = [record(late, offset=0), record(on_time, offset=1)]
+    expired, answered = decisions(gate(records[0].partition), records)
+    assert (expired.verdict, expired.code, expired.rulings) == (Verdict.DENY, Code.EXPIRED, ())
+    assert expired.identity is not None, "so that the application that asked is told"
+    assert (answered.verdict, answered.deadline_ms) == (Verdict.ALLOW, NOON_MS + 1)
+
+
+def test_nobody_is_told_of_a_deadline_before_they_are_proved() -> None:
+    late = record(replace(request(), deadline_ms=1))
+    assert decide(late).code is Code.EXPIRED
+    assert decide(replace(late, headers=())).code is Code.PROOF_MISSING
+
+
+def test_a_repeat_past_the_deadline_still_names_the_first_decision() -> None:
+    body = replace(request("same"), deadline_ms=NOON_MS + 1_000)
+    first, again = record(body, offset=0), record(body, offset=1, at_ms=NOON_MS + 2_000)
+    made = decisions(gate(first.partition), [first, again])
+    assert [each.code for each in made] == [Code.OK, Code.DUPLICATE_OF]
+    assert made[1].duplicate_of == made[0].decision_id
+
+
+def test_what_expired_may_be_asked_again_under_its_id() -> None:
+    late = record(replace(request("same"), deadline_ms=NOON_MS), offset=0)
+    again = record(replace(request("same"), deadline_ms=NOON_MS + 60_000), offset=1)
+    assert [each.code for each in decisions(gate(late.partition), [late, again])] == [Code.EXPIRED, Code.OK]

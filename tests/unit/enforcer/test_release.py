@@ -12,7 +12,7 @@ from sluicegate.enforcer.grant import source_of
 from sluicegate.enforcer.release import Redactor, ReleaseConfig
 from sluicegate.enforcer.seal import Effective, Void, as_landed
 from sluicegate.schemas import codec
-from sluicegate.schemas.codes import Code
+from sluicegate.schemas.codes import Code, ReleaseOutcome
 from sluicegate.schemas.events import (
     DecisionMade,
     GenerationFinished,
@@ -65,19 +65,23 @@ def release(
     return released(decisions, list(as_landed(batch, place=place("runner"), base=0)), rules_known=rules_known)
 
 
-def released(decisions: dict[int, Record], records: list[Record], *, rules_known: bool = True) -> list[ReleaseMade]:
+def redactor(decisions: dict[int, Record], *, rules_known: bool = True) -> Redactor:
     check = verifier("enforcer")
 
     def decision_at(offset: int) -> Effective | Void | None:
         record = decisions.get(offset)
         return None if record is None else check.verify(record)
 
-    stage = Redactor(
+    return Redactor(
         ReleaseConfig(epoch=1, partition=0, slice_bytes_max=900_000),
         generations=verifier("runner"),
         decision_at=decision_at,
         scanner_for=lambda _: scanner() if rules_known else None,
     )
+
+
+def released(decisions: dict[int, Record], records: list[Record], *, rules_known: bool = True) -> list[ReleaseMade]:
+    stage = redactor(decisions, rules_known=rules_known)
     proposal = stage.decide(records, frontier=0, time_ms=0, clock_ms=None)
     assert (proposal.source_first, proposal.source_last) == (0, records[-1].offset)
     return [codec.decode(output.value, ReleaseMade) for output in proposal.outputs]
@@ -89,7 +93,7 @@ ANSWER = "Call Mara at 020 7946 0958."
 def test_an_answer_under_its_grant_is_released_as_policy_says() -> None:
     decisions = landed_decisions(decision(0), decision(1, obligations=(PHONE,)))
     plain, redacted = release(decisions, [generation(each, text=ANSWER) for each in decisions.values()])
-    assert (plain.outcome, plain.text, plain.redactions) == (Outcome.ANSWERED, ANSWER, ())
+    assert (plain.outcome, plain.text, plain.redactions) == (ReleaseOutcome.RELEASED, ANSWER, ())
     assert redacted.text == "Call Mara at [PHONE]."
     assert [(each.redaction_class, each.operator) for each in redacted.redactions] == [("PHONE", "label")]
     assert (redacted.request_offset, redacted.principal, redacted.withheld) == (1, 'User::"ana"', ("tickets.phone",))
@@ -105,7 +109,12 @@ def test_what_no_admitted_text_supports_is_labelled() -> None:
 def test_a_denial_passes_with_its_reason() -> None:
     decisions = landed_decisions(decision(0, allow=False))
     (made,) = release(decisions, [generation(decisions[0])])
-    assert (made.outcome, made.code, made.reason, made.text) == (Outcome.DENIED, Code.DENIED, "not for you", None)
+    assert (made.outcome, made.code, made.reason, made.text) == (
+        ReleaseOutcome.DENIED,
+        Code.DENIED,
+        "not for you",
+        None,
+    )
 
 
 def test_text_without_an_effective_allow_is_never_released() -> None:
@@ -150,10 +159,70 @@ def test_foreign_generations_get_one_refusal_together() -> None:
 def test_rules_that_are_not_known_release_nothing() -> None:
     decisions = landed_decisions(decision(0, obligations=(PHONE,)))
     (made,) = release(decisions, [generation(decisions[0], text=ANSWER)], rules_known=False)
-    assert (made.outcome, made.code, made.text) == (Outcome.FAILED, Code.REDACTION_FAILED, None)
+    assert (made.outcome, made.code, made.text) == (ReleaseOutcome.REFUSED, Code.REDACTION_FAILED, None)
 
 
 def test_an_answer_that_cannot_be_checked_is_not_released() -> None:
     decisions = landed_decisions(decision(0, obligations=(PHONE,)))
     (made,) = release(decisions, [generation(decisions[0], text="020 7946 0958 " * 100_000)])
-    assert (made.outcome, made.code, made.text) == (Outcome.FAILED, Code.REDACTION_FAILED, None)
+    assert (made.outcome, made.code, made.text) == (ReleaseOutcome.REFUSED, Code.REDACTION_FAILED, None)
+
+
+def test_a_runner_cannot_end_an_allowed_request_as_policy_would() -> None:
+    """A runner's lie is a refusal of its own kind, and the answer of an honest one beside it stays."""
+    decisions = landed_decisions(*(decision(offset) for offset in range(5)))
+    lies = [
+        generation(decisions[0], outcome=Outcome.DENIED, code=Code.DENIED),
+        generation(decisions[1], outcome=Outcome.REFUSED, code=Code.DUPLICATE_OF),
+        generation(decisions[2], outcome=Outcome.REFUSED, code=Code.OK),
+        generation(decisions[3], text=ANSWER, code=Code.BLOCKED),
+        generation(decisions[4], text=ANSWER),
+    ]
+    made = release(decisions, lies)
+    assert [each.code for each in made] == [Code.GENERATION_MISMATCH] * 4 + [Code.OK]
+    assert [each.text for each in made] == [None] * 4 + [ANSWER]
+
+
+def test_a_denial_is_no_longer_one_when_the_runner_says_so() -> None:
+    decisions = landed_decisions(decision(0, allow=False))
+    (made,) = release(decisions, [generation(decisions[0], outcome=Outcome.EXPIRED, code=Code.EXPIRED)])
+    assert (made.code, made.text) == (Code.GENERATION_MISMATCH, None)
+
+
+def test_whoever_was_not_proved_gets_nothing_of_what_they_sent() -> None:
+    """Their refusal stands where every application reads: no request id, no record key, no reason of the decoder."""
+    secret = "MARA-LIND"
+    nobody = replace(
+        decision(0, allow=False),
+        identity=None,
+        request_id=secret,
+        duplicate_of=secret,
+        code=Code.POISON,
+        reason=f"a member is called `{secret}`",
+    )
+    decisions = landed_decisions(nobody)
+    unsent = [Unsent(key=secret.encode(), value=codec.encode(generation(decisions[0])))]
+    batch = as_landed(sealed("runner", unsent, at=0, source_first=0, source_last=0), place=place("runner"), base=0)
+    proposal = redactor(decisions).decide(list(batch), frontier=0, time_ms=0, clock_ms=None)
+    assert [each.key for each in proposal.outputs] == [None]
+    assert secret.encode() not in proposal.outputs[0].value
+    made = codec.decode(proposal.outputs[0].value, ReleaseMade)
+    assert (made.outcome, made.code, made.reason) == (
+        ReleaseOutcome.REFUSED,
+        Code.POISON,
+        "the record cannot be read as a request",
+    )
+    assert (made.request_offset, made.decision_id) == (0, "d1-0-0"), "it is found by its place"
+
+
+def test_a_release_says_when_to_ask_again() -> None:
+    decisions = landed_decisions(decision(0), decision(1))
+    failed, blocked = release(
+        decisions,
+        [
+            generation(decisions[0], outcome=Outcome.FAILED, code=Code.MODEL_FAILED),
+            generation(decisions[1], outcome=Outcome.BLOCKED, code=Code.BLOCKED),
+        ],
+    )
+    assert (failed.outcome, failed.retryable, failed.retry_after_ms) == (ReleaseOutcome.REFUSED, True, 1_000)
+    assert (blocked.outcome, blocked.retryable, blocked.retry_after_ms) == (ReleaseOutcome.BLOCKED, False, None)

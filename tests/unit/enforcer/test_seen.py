@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluicegate.enforcer.seen import REQUEST_WINDOW_MS, FirstUse, SeenProofs, SeenRequests
-from sluicegate.schemas.codes import MEANINGS, Code
+from sluicegate.schemas.codes import Code
 from sluicegate.schemas.events import DecisionMade, Identity, Source, Verdict
+from sluicegate.schemas.meanings import MEANINGS
 
 T = 1_800_000_000_000
 

@@ -10,7 +10,7 @@ from sluicegate.enforcer.directory import load_directory
 from sluicegate.enforcer.judgement import Ask
 from sluicegate.enforcer.seal import source_digest
 from sluicegate.schemas.codec import encode
-from sluicegate.schemas.codes import MEANINGS, Code
+from sluicegate.schemas.codes import Code, ReleaseOutcome
 from sluicegate.schemas.events import (
     DecisionMade,
     DirectoryChanged,
@@ -34,6 +34,7 @@ from sluicegate.schemas.events import (
     Window,
 )
 from sluicegate.schemas.ids import decision_id, entity_uid, generation_id, release_id
+from sluicegate.schemas.meanings import MEANINGS
 from sluicegate.schemas.records import Record
 from sluicegate.sinks.rows import Landing, Table
 
@@ -251,7 +252,8 @@ def tell(history: History, beat: Beat) -> None:
     history.release(
         generated,
         ReleaseMade(
-            release_id="", source=EMPTY_SOURCE, outcome=outcome, code=decision.code, retryable=False,
+            release_id="", source=EMPTY_SOURCE, outcome=MEANINGS[decision.code].outcome, code=decision.code,
+            retryable=MEANINGS[decision.code].retryable, retry_after_ms=MEANINGS[decision.code].retry_after_ms,
             request_offset=record.offset, request_id=request.request_id, decision_id=name, principal=entity_uid(*who),
             actor=entity_uid(*HELPDESK), reason=decision.reason, text=beat.released if allowed else None,
             finish="stop" if allowed else None, withheld=decision.withheld, redactions=beat.redactions,
@@ -276,7 +278,7 @@ def poison(history: History) -> None:
     history.release(
         generated,
         ReleaseMade(
-            release_id="", source=EMPTY_SOURCE, outcome=Outcome.DENIED, code=Code.POISON, retryable=False,
+            release_id="", source=EMPTY_SOURCE, outcome=ReleaseOutcome.REFUSED, code=Code.POISON, retryable=False,
             request_offset=record.offset, decision_id=name,
         ),
     )  # fmt: skip
@@ -298,7 +300,9 @@ def forged_grant(history: History) -> None:
     generated = history.generate(forged, outcome=Outcome.REFUSED, code=Code.FORGED, decision=None)
     history.release(
         generated,
-        ReleaseMade(release_id="", source=EMPTY_SOURCE, outcome=Outcome.REFUSED, code=Code.FORGED, retryable=False),
+        ReleaseMade(
+            release_id="", source=EMPTY_SOURCE, outcome=ReleaseOutcome.REFUSED, code=Code.FORGED, retryable=False
+        ),
     )
 
 
