@@ -1,11 +1,13 @@
 """The client at the real stack: proved, decided, generated, redacted, delivered, and believed by its seal alone."""
 
 import asyncio
+import re
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fixtures_stack import StackPlace, broker_of, effective, landed, with_tiny_model
@@ -59,6 +61,16 @@ async def desk(place: StackPlace, service: str = HELPDESK, **changes: object) ->
     config = replace(await service_config(place.attached(), service, timeout_s=90.0), **changes)  # type: ignore[arg-type]
     async with Client(config) as client:
         yield Desk(place, client)
+
+
+async def test_the_lines_in_the_readme_get_an_answer(house: StackPlace, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (TESTS.parent / "README.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {}
+    exec(compile(shown, "README.md", "exec"), names)
+    token = person_token(house.attached(), service=HELPDESK, person=PERSON)
+    await names["main"](await service_config(house.attached(), HELPDESK, timeout_s=90.0), token)
+    assert capsys.readouterr().out.startswith("RELEASED OK ")
 
 
 async def test_every_kind_of_request_gets_one_terminal_release(house: StackPlace) -> None:

@@ -1,43 +1,22 @@
 """Rules about what people read: commands exist, links lead somewhere, tests that are named are there, examples work."""
 
 import ast
-import asyncio
-import importlib.util
 import re
 import shlex
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import Self
 
 import click
-import company
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+import yaml
 
 from sluicegate.bundle_folder import read_bundle
 from sluicegate.cli import COMMANDS, sluicegate
 from sluicegate.enforcer.bundle import load_bundle
-from sluicegate.enforcer.credentials import parse_credentials
-from sluicegate.enforcer.directory import load_directory
-from sluicegate.enforcer.identity import proof_audience, prove
-from sluicegate.enforcer.judgement import Refused
 from sluicegate.enforcer.obligations import MERGED
-from sluicegate.enforcer.partition import partition_of
-from sluicegate.enforcer.seen import SeenProofs
-from sluicegate.enforcer.strict_json import loads_object
-from sluicegate.home import open_home
-from sluicegate.installation import Installation
-from sluicegate.keys import key_id_of
-from sluicegate.schemas import codec
-from sluicegate.schemas.events import RequestSubmitted
-from sluicegate.schemas.records import Record
-from sluicegate.settings import load_settings
 from sluicegate.sinks.auditor import LocalAuditor
 from sluicegate.sinks.clickhouse import AuditConfig, open_audit, statements
-from sluicegate.streams.topology import Topology
 
 BLOCK = re.compile(r"^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]\n]+\]\((?P<target>[^)\s]+)\)")
@@ -69,8 +48,21 @@ def faults_of_command(line: str, targets: set[str], repository: Path) -> list[st
             return [] if (repository / script).is_file() else [script]
         case ["sluicegate" | ".venv/bin/sluicegate", *rest]:
             return list(faults_of_sluicegate(rest))
+        case [script] if script.startswith("deploy/"):
+            return [] if (repository / script).is_file() else [script]
+        case ["docker", "compose", "run", "--rm", service, *rest]:
+            return [*([] if service in services_of(repository) else [service]), *faults_of_sluicegate(rest)]
+        case ["docker", "compose", *rest]:
+            named = [word.partition("=")[0] for word in rest if "=" in word]
+            return [name for name in named if name not in services_of(repository)]
+        case ["npm" | "node" | "go" | "mvn", *rest]:
+            return [word for word in rest if word.startswith("examples/") and not (repository / word).exists()]
         case _:
             return [words[0]]
+
+
+def services_of(repository: Path) -> set[str]:
+    return set(yaml.safe_load((repository / "compose.yaml").read_text(encoding="utf-8"))["services"])
 
 
 def faults_of_sluicegate(words: list[str]) -> Iterator[str]:
@@ -145,6 +137,14 @@ def targets(repository: Path) -> set[str]:
         ("sluicegate up --without-the-gate", 1),
         ("sluicegate run runner  # one stage", 0),
         (".venv/bin/python examples/nothing.py", 1),
+        ("npm ci --prefix examples/nothing", 1),
+        ("npm ci --prefix examples/node", 0),
+        ("docker compose up -d", 0),
+        ("docker compose up -d --scale runner=0", 0),
+        ("docker compose up -d --scale nobody=0", 1),
+        ("docker compose run --rm auditor audit questions", 0),
+        ("docker compose run --rm nobody audit answers", 2),
+        ("deploy/nothing.sh", 1),
         ("curl example.com", 1),
         ("# only words", 0),
     ],
@@ -247,114 +247,3 @@ def test_the_picture_names_policies_where_they_stand(documents: dict[Path, str],
     }
     assert len(shown) > 5, "no policy is named: copy the picture from a run of the demo"
     assert shown - places == set(), "copy the picture anew"
-
-
-def test_the_lines_for_producers_prove_a_request(documents: dict[Path, str]) -> None:
-    (shown,) = blocks(documents[Path("README.md")], "python")
-    names: dict[str, object] = {}
-    exec(compile(shown, "README.md", "exec"), names)
-    prove_record = names["prove"]
-    assert callable(prove_record)
-    private = company.private_key("nightly-triage")
-    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    key, value = b'Service::"nightly-triage"', codec.encode(company.request())
-    proof = prove_record(pem, key_id_of(private, "service"), "nightly-triage", company.AUDIENCE, key, value)
-    credentials = parse_credentials(loads_object(company.directory_content()))
-    for body, name in ((value, key), (value + b"\0", key), (value, b'Service::"rogue-app"')):
-        record = Record(
-            topic=company.TOPIC,
-            partition=partition_of(name, company.PARTITIONS),
-            offset=0,
-            timestamp_ms=0,
-            key=name,
-            value=body,
-            headers=(("sg-proof", proof.encode()),),
-        )
-        found = prove(
-            record,
-            audience=company.AUDIENCE,
-            partition_count=company.PARTITIONS,
-            time_ms=now_ms(),
-            credentials=credentials,
-            seen=SeenProofs(),
-        )
-        assert isinstance(found, Refused) is ((body, name) != (value, key))
-
-
-class Kept:
-    """Stands where the example's Kafka client stands and keeps what was sent."""
-
-    sent: tuple[object, ...] = ()
-
-    def __init__(self, *, bootstrap_servers: str, acks: str) -> None:
-        assert (bootstrap_servers, acks) == ("127.0.0.1:1", "all")
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        return
-
-    async def send_and_wait(
-        self, topic: str, value: bytes, key: bytes, *, headers: list[tuple[str, bytes]], timestamp_ms: int
-    ) -> None:
-        Kept.sent = (topic, value, key, headers, timestamp_ms)
-
-
-def loaded(script: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.setenv("SLUICEGATE_HOME", str(home))
-    spec = importlib.util.spec_from_file_location("producer", script)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.mark.parametrize("ahead_ms", [None, 36_000_000])
-def test_the_plain_producer_proves_its_request(
-    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead_ms: int | None
-) -> None:
-    home = open_home(tmp_path / "home")
-    settings = load_settings({}).model_copy(update={"home": home.root})
-    installation = Installation(settings, home)
-    directory = installation.directory_content((repository / "policies" / "directory.json").read_bytes())
-    (home.run / "state.json").write_text('{"bootstrap": "127.0.0.1:1"}', encoding="utf-8")
-    if ahead_ms is not None:
-        (home.run / "clock").write_text(str(ahead_ms), encoding="ascii")
-    script = repository / "examples" / "producer.py"
-    assert len(script.read_text(encoding="utf-8").splitlines()) < 80
-    assert "sluicegate." not in re.sub(r'""".*?"""', "", script.read_text(encoding="utf-8"), flags=re.DOTALL)
-    producer = loaded(script, home.root, monkeypatch)
-    monkeypatch.setattr(producer, "AIOKafkaProducer", Kept)
-    name = asyncio.run(producer.submit("What is the new cargo bike called?"))
-    topic, value, key, headers, stamp_ms = Kept.sent
-    assert isinstance(value, bytes)
-    assert isinstance(key, bytes)
-    assert isinstance(headers, list)
-    assert isinstance(stamp_ms, int)
-    assert topic == Topology(tenant=settings.tenant, partitions=settings.partitions).requests
-    assert codec.decode(value, RequestSubmitted).request_id == name
-    assert abs(stamp_ms - now_ms() - (ahead_ms or 0)) < 60_000
-    partition = partition_of(key, settings.partitions)
-    record = Record(
-        topic=str(topic), partition=partition, offset=0, timestamp_ms=stamp_ms, key=key, value=value,
-        headers=tuple(headers),
-    )  # fmt: skip
-    found = prove(
-        record,
-        audience=proof_audience(env=settings.env, topic=str(topic)),
-        partition_count=settings.partitions,
-        time_ms=stamp_ms,
-        credentials=parse_credentials(loads_object(directory)),
-        seen=SeenProofs(),
-    )
-    assert not isinstance(found, Refused), found
-    assert (found.principal, found.actor) == ('User::"eva.eng"', 'Service::"helpdesk-app"')
-    known = load_directory(directory, load_bundle(read_bundle(repository / "policies")))
-    assert known.has(found.principal)
-    assert known.has(found.actor)
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
