@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fixtures_broker import KINDS, need_kafka
 from fixtures_model import MODELS, SMOLLM2_WHEEL, Tensors, write_tiny_gguf
 from fixtures_model import Settings as ModelSettings
 
@@ -62,13 +63,18 @@ class StackPlace:
     def type(self, *words: str, **settings: str) -> tuple[int, str, str]:
         """Exit code, standard output, standard error."""
         process = self.start(*words, **settings)
-        out, err = process.communicate(timeout=90)
+        out, err = process.communicate(timeout=150)
         return process.returncode, out, err
 
     def up(self, *words: str) -> str:
         code, out, err = self.type("up", "--detach", "--no-watch", *words)
         assert code == 0, f"the stack did not come up: {out}{err}"
         return out
+
+    @property
+    def stamped_by_broker(self) -> bool:
+        """Whether a record's stamp is the broker's own, whatever its writer says."""
+        return self.settings.get("SLUICEGATE_BROKER") == "kafka"
 
     def state(self) -> StackState:
         return self.home.running()
@@ -80,7 +86,7 @@ class StackPlace:
     def attached(self) -> Settings:
         """Settings pointed at the stack that runs here."""
         state = self.state()
-        return settings_from(self.settings).attached(bootstrap=state.bootstrap, epoch=state.epoch)
+        return settings_from(self.settings).attached(bootstrap=state.bootstrap, epoch=state.epoch, broker=state.broker)
 
     def sql(self, query: str) -> list[Row]:
         """The rows of an auditor's question."""
@@ -206,13 +212,14 @@ def until(claim: Callable[[], object], limit_s: float = 15.0) -> None:
         time.sleep(0.02)
 
 
-def with_smollm2(folder: Path) -> StackPlace:
+def with_smollm2(folder: Path, **settings: str) -> StackPlace:
     """A place whose runner finds SmolLM2 built: the graph is made once for all tests."""
     place = StackPlace(
         folder,
         SLUICEGATE_MODEL_SOURCE=str(SMOLLM2_WHEEL),
         SLUICEGATE_LOG_LEVEL="DEBUG",
         SLUICEGATE_SINK_BATCH_WAIT_MS="50",
+        **settings,
     )
     if not SMOLLM2_WHEEL.is_file():
         pytest.fail(f"no model at `{SMOLLM2_WHEEL}`: run `make model`")
@@ -223,20 +230,27 @@ def with_smollm2(folder: Path) -> StackPlace:
     return place
 
 
-def with_tiny_model(folder: Path, **settings: str) -> StackPlace:
-    """A place whose runner holds a random two-layer model: what matters there is who ran what, not what it said."""
+def widened_tiny_model(folder: Path) -> Path:
+    """A random two-layer model with the context that the engine reserves."""
 
     def widen(_: Tensors, settings: ModelSettings) -> None:
         settings["llama.context_length"] = CONTEXT_TOKENS
 
-    source = write_tiny_gguf(folder / "tiny.gguf", change=widen)
+    return write_tiny_gguf(folder / "tiny.gguf", change=widen)
+
+
+def with_tiny_model(folder: Path, **settings: str) -> StackPlace:
+    """A place whose runner holds a random two-layer model: what matters there is who ran what, not what it said."""
+    source = widened_tiny_model(folder)
     return StackPlace(folder, SLUICEGATE_MODEL_SOURCE=str(source), SLUICEGATE_SINK_BATCH_WAIT_MS="50", **settings)
 
 
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackPlace]:
-    """One stack on SmolLM2 for every test that leaves it running."""
-    place = with_smollm2(tmp_path_factory.mktemp("s"))
+@pytest.fixture(scope="session", params=KINDS)
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackPlace]:
+    """One stack on SmolLM2 for every test that leaves it running, on each kind of broker in turn."""
+    if request.param == "kafka":
+        need_kafka()
+    place = with_smollm2(tmp_path_factory.mktemp("s"), SLUICEGATE_BROKER=request.param)
     try:
         place.up()
         yield place

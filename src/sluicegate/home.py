@@ -1,10 +1,11 @@
 """The data directory: its layout, its one owner, its epoch and what runs, and the only place that knows their files.
 
     keys/ audit/ models/    kept from start to start
+    kafka/                  the log of an Apache Kafka node that `up` runs, with its epoch; kept
     run/                    `lock` (held by the one stack that runs here), `state.json` (what runs)
     logs/                   one file a process, JSON lines
     tmp/                    TMPDIR of every process of the stack; emptied at each start
-    epoch                   how often a memory-only broker was started here
+    epoch                   how many logs were begun here: each start of a memory-only broker, each folder formatted
 
 Everything is readable by its owner alone.
 """
@@ -59,6 +60,8 @@ class StackState:
     bootstrap: str
     epoch: int
     ready: bool
+    broker: str = ""
+    """`embedded`, `kafka` or `given`; empty before it is known."""
     policy: str = ""
     """`v1 sha256:4be1.. (24 policies)`, empty before the first publication."""
     problems: tuple[str, ...] = ()
@@ -86,6 +89,11 @@ class Home:
     def models(self) -> Path:
         """Graphs built from weights."""
         return self.root / "models"
+
+    @property
+    def kafka(self) -> Path:
+        """The data of the Apache Kafka node; missing before its first start."""
+        return self.root / "kafka"
 
     @property
     def run(self) -> Path:
@@ -147,7 +155,7 @@ class Home:
             os.close(descriptor)
 
     def epoch(self) -> Epoch:
-        """Return the epoch of the last memory-only broker started here, 0 before the first.
+        """Return the epoch of the last log that was begun here, 0 before the first.
 
         Raises:
             ConfigurationError: the file holds no epoch; guessing one would let two histories share their ids.
@@ -167,6 +175,20 @@ class Home:
         epoch = Epoch(self.epoch() + 1)
         _replace(self.root / "epoch", f"{epoch}\n".encode())
         return epoch
+
+    def epoch_labelled(self, label: str) -> Epoch:
+        """Return the epoch that a log which was kept is labelled with.
+
+        Raises:
+            ConfigurationError: it was not begun in this data directory, so its epoch may be another log's here.
+        """
+        if not (label.isascii() and label.isdigit() and 1 <= int(label) <= self.epoch()):
+            msg = (
+                f"the log in `{self.kafka}` says epoch `{label[:20]}` and `{self.root}` has counted {self.epoch()}: "
+                "it belongs to another data directory; bring the right one back, or move it away"
+            )
+            raise ConfigurationError(msg)
+        return Epoch(int(label))
 
     def write_state(self, state: StackState) -> None:
         """Record what runs."""

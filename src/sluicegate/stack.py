@@ -16,15 +16,17 @@ from typing import Protocol
 
 import watchfiles
 
-from sluicegate.broker import cluster_id, start_tansu
+from sluicegate.broker import RunningBroker, require_broker, start_tansu
+from sluicegate.broker_access import broker_config
 from sluicegate.child import Program
 from sluicegate.home import ChildState, Home, StackState
+from sluicegate.kafka_node import start_kafka
 from sluicegate.schemas.errors import ConfigurationError, InvalidBundle, InvalidDirectory, SluicegateError
-from sluicegate.settings import Settings
+from sluicegate.settings import GIVEN, Settings
 from sluicegate.supervisor import BROKER, STAGES, Supervisor
 
 # What the status line calls a stage.
-LABELS = {"enforcer": "gate", "runner": "runner", "redactor": "redactor", "sink": "audit"}
+LABELS = {"enforcer": "gate", "runner": "runner", "redactor": "redactor", "delivery": "delivery", "sink": "audit"}
 DIGEST_LENGTH = len("sha256:4be1")
 DEBOUNCE_MS = 200
 PROBLEMS_MAX = 20
@@ -126,24 +128,47 @@ class Stack:
     async def _start_broker(self) -> Settings:
         settings = self._settings
         if settings.bootstrap:
-            await cluster_id(settings.bootstrap, timeout_s=settings.request_timeout_s)
-        else:
-            home = self._home
-            broker = await start_tansu(
-                port=settings.broker_port, log=home.log_file(BROKER), folder=home.run, tmp=home.tmp
+            await require_broker(broker_config(settings, "up"))
+            self._update(broker=GIVEN)
+        elif settings.security_protocol != "PLAINTEXT":
+            msg = (
+                f"`SLUICEGATE_SECURITY_PROTOCOL` is {settings.security_protocol}, and the broker that `up` starts "
+                "listens on loopback without it: name a broker with `SLUICEGATE_BOOTSTRAP`, or unset the protocol"
             )
-            self._supervisor.adopt(broker.child)
-            # On disk before anything is written to the new log.
-            epoch = home.raise_epoch()
-            settings = settings.attached(bootstrap=broker.bootstrap, epoch=epoch)
-            self._update(bootstrap=settings.bootstrap, epoch=epoch)
-            if epoch > 1:
-                self._say(f"  the embedded broker starts anew: epoch {epoch} ")
+            raise ConfigurationError(msg)
+        else:
+            started = await (self._start_kafka() if settings.broker == "kafka" else self._start_tansu())
+            self._supervisor.adopt(started.child)
+            home = self._home
+            # On disk before anything is written to a new log.
+            epoch = home.epoch_labelled(started.label) if started.label else home.raise_epoch()
+            settings = settings.attached(bootstrap=started.bootstrap, epoch=epoch)
+            self._update(bootstrap=settings.bootstrap, epoch=epoch, broker=settings.broker)
+            if started.fresh and epoch > 1:
+                what = "Apache Kafka starts with an empty log" if started.label else "the embedded broker starts anew"
+                self._say(f"  {what}: epoch {epoch} ")
                 self._say("(the history of earlier epochs stays in the audit)\n")
         self._say("  sluicegate up:")
         self._in_line = True
         self._piece("broker ok", before=" ")
         return settings
+
+    async def _start_tansu(self) -> RunningBroker:
+        home = self._home
+        return await start_tansu(
+            port=self._settings.broker_port, log=home.log_file(BROKER), folder=home.run, tmp=home.tmp
+        )
+
+    async def _start_kafka(self) -> RunningBroker:
+        home = self._home
+        return await start_kafka(
+            port=self._settings.broker_port,
+            data=home.kafka,
+            log=home.log_file(BROKER),
+            tmp=home.tmp,
+            label=lambda: str(home.raise_epoch()),
+            durable=True,
+        )
 
     async def _publish(self, settings: Settings) -> Publication:
         """Publish the bundle and the directory; return what is in force now."""
@@ -155,6 +180,7 @@ class Stack:
         folders = {settings.bundle_dir, settings.directory.parent}
         async for _ in watchfiles.awatch(*folders, debounce=DEBOUNCE_MS, rust_timeout=500, yield_on_timeout=False):
             try:
+                await self._steps.prepare(settings)  # a new service has a new reply topic
                 done = await self._publish(settings)
                 if done.changed:
                     logger.info("policy published", extra={"version": done.version, "digest": done.digest})

@@ -52,7 +52,7 @@ def test_who_asked_what_and_why_it_was_allowed_or_denied(database: AuditDatabase
     )
     assert len(found) == 7
     assert found[2] == (
-        "demo-06", 'User::"ian.intern"', "ALLOW", "OK", ["interns-may-practise"], "ANSWERED",
+        "demo-06", 'User::"ian.intern"', "ALLOW", "OK", ["interns-may-practise"], "RELEASED",
         "Priya Shah earns [withheld] a year.",
     )  # fmt: skip
     assert found[3] == (
@@ -64,13 +64,13 @@ def test_who_asked_what_and_why_it_was_allowed_or_denied(database: AuditDatabase
         "DENIED",
         None,
     )
-    assert found[6] == (None, None, "DENY", "POISON", [], "DENIED", None)
+    assert found[6] == (None, None, "DENY", "POISON", [], "REFUSED", None)
 
 
 def test_every_use_of_a_field_and_who_saw_it(database: AuditDatabase) -> None:
     assert rows(database, question("salary").sql) == [
-        ("demo-05", 'User::"pia.people"', "admitted", ["people-team-reads-pay"], "ANSWERED", 'User::"pia.people"'),
-        ("demo-06", 'User::"ian.intern"', "withheld", [], "ANSWERED", None),
+        ("demo-05", 'User::"pia.people"', "admitted", ["people-team-reads-pay"], "RELEASED", 'User::"pia.people"'),
+        ("demo-06", 'User::"ian.intern"', "withheld", [], "RELEASED", None),
     ]
 
 
@@ -300,7 +300,7 @@ def test_the_whole_story_is_on_one_screen(database: AuditDatabase, name: str) ->
         "smollm2 for purpose people",
         "interns-may-practise", "max_tokens = 24", 'Field::"people.salary" withheld (no policy permits)',
         "max_tokens 200 to 24", "She earns [withheld] a year.", "withheld:people.salary", "CPUExecutionProvider",
-        "ANSWERED Priya Shah earns [withheld] a year.", "request at 3/heron.requests/0/2",
+        "RELEASED Priya Shah earns [withheld] a year.", "request at 3/heron.requests/0/2",
         "r3-0-2 at 3/heron.releases/0/2",
     ):  # fmt: skip
         assert wanted in text, wanted

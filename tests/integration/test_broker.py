@@ -53,7 +53,7 @@ def listeners(pid: int, port: int) -> list[str]:
     return [row[1] for row in rows if row[3] == "0A" and row[1].endswith(f":{port:04X}")]
 
 
-async def start(folder: Path, port: int = 0) -> broker.EmbeddedBroker:
+async def start(folder: Path, port: int = 0) -> broker.RunningBroker:
     return await start_tansu(port=port, log=folder / "broker.log", folder=folder, tmp=folder)
 
 

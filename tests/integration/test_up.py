@@ -1,5 +1,6 @@
 """`up`, `down` and `status` as a person types them, over a real broker and stages in miniature."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -12,6 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fixtures_broker import KINDS, need_kafka
+
+from sluicegate.streams.kafka import Broker, BrokerConfig
 
 # Stands in for `sluicegate.wiring` and `sluicegate.publish` in every process of the stack: a policy is a line.
 SITE = """
@@ -22,6 +26,11 @@ from pathlib import Path
 wiring = types.ModuleType("sluicegate.wiring")
 async def prepare(settings):
     from aiokafka import AIOKafkaProducer
+    from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap)
+    await admin.start()
+    await admin.create_topics([NewTopic("prepared", 1, 1)])
+    await admin.close()
     producer = AIOKafkaProducer(bootstrap_servers=settings.bootstrap)
     await producer.start()
     await producer.send_and_wait("prepared", b"1", partition=0)
@@ -29,7 +38,8 @@ async def prepare(settings):
 async def run_stage(name, settings):
     from sluicegate.readiness import report_ready
     from sluicegate.schemas.errors import ConfigurationError
-    assert settings.epoch >= 1 and settings.event_time == "enforcer"
+    clocks = {"embedded": "enforcer", "kafka": "broker"}
+    assert settings.epoch >= 1 and settings.event_time == clocks[settings.broker]
     assert os.environ["TMPDIR"] == str(settings.home / "tmp")
     if os.environ.get("SLUICEGATE_MODEL_SOURCE") == "gone" and name == "runner":
         raise ConfigurationError("no model at `gone`")
@@ -50,7 +60,8 @@ class Published:
     directory_version: int
     changed: bool
 seen = []
-async def publish(settings, bundle_dir, directory_path):
+async def publish(settings, bundle_dir, directory_path, *, development):
+    assert development
     from sluicegate.schemas.errors import InvalidBundle
     lines = (bundle_dir / "a.cedar").read_text().splitlines()
     if "typo" in lines:
@@ -95,7 +106,7 @@ class Place:
 
     def type(self, *words: str, **settings: str) -> tuple[int, str, str]:
         process = self.start(*words, **settings)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
         return process.returncode, out, err
 
     def pids(self) -> list[int]:
@@ -136,20 +147,26 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 STATUS_LINE = (
     "  sluicegate up: broker ok  policy v1 sha256:4be1.. (2 policies)  gate ok  runner SmolLM2-135M cpu ok  "
-    "redactor ok  audit ok\n"
+    "redactor ok  delivery ok  audit ok\n"
 )
 
 
-def test_detached_it_comes_up_is_seen_and_goes_down(place: Place) -> None:
+BROKERS = {"embedded": "embedded (in memory)", "kafka": "Apache Kafka (log kept)"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_detached_it_comes_up_is_seen_and_goes_down(place: Place, kind: str) -> None:
+    if kind == "kafka":
+        need_kafka()
     assert place.type("status") == (1, f"  no stack runs in `{place.home}`: start it with `sluicegate up`\n", "")
     assert place.type("up", "--detach") == (0, STATUS_LINE, "")
     pids = place.pids()
-    assert len(pids) == 6
+    assert len(pids) == 7
 
     code, out, _ = place.type("status")
     assert code == 0
     assert re.search(rf"stack +ready +pid {pids[0]} ", out)
-    assert re.search(r"broker +127\.0\.0\.1:\d+ +epoch 1\n", out)
+    assert re.search(r"broker +127\.0\.0\.1:\d+ +embedded \(in memory\) +epoch 1\n", out)
     assert re.search(r"runner +ready SmolLM2-135M cpu +pid \d+", out)
 
     # Whoever asks again has it; in the foreground there is no second one.
@@ -161,6 +178,44 @@ def test_detached_it_comes_up_is_seen_and_goes_down(place: Place) -> None:
     assert [pid for pid in pids[1:] if alive(pid)] == []
     until(lambda: not alive(pids[0]))
     assert place.type("down")[0] == 0
+
+
+def test_on_apache_kafka_a_killed_stack_goes_on_with_its_log_and_a_new_folder_is_a_new_epoch(place: Place) -> None:
+    need_kafka()
+    kafka = {"SLUICEGATE_BROKER": "kafka"}
+    assert place.type("up", "--detach", **kafka) == (0, STATUS_LINE, "")
+    pids = place.pids()
+    os.kill(pids[0], signal.SIGKILL)
+    until(lambda: not any(alive(pid) for pid in pids))
+    assert place.type("up", "--detach", **kafka) == (0, STATUS_LINE, "")
+    state = json.loads((place.home / "run" / "state.json").read_text())
+    assert (state["epoch"], state["broker"]) == (1, "kafka")
+    # A record of the first run stands before the one of the second.
+    assert asyncio.run(end_of("prepared", state["bootstrap"])) == 2
+    assert place.type("down")[0] == 0
+
+    # Another log in the same home is another epoch, and the first one keeps its own.
+    said = "  the embedded broker starts anew: epoch 2 (the history of earlier epochs stays in the audit)\n"
+    assert place.type("up", "--detach") == (0, said + STATUS_LINE, "")
+    assert place.type("down")[0] == 0
+    assert place.type("up", "--detach", **kafka) == (0, STATUS_LINE, "")
+    assert json.loads((place.home / "run" / "state.json").read_text())["epoch"] == 1
+    assert place.type("down")[0] == 0
+    (place.home / "kafka").rename(place.folder / "moved")
+    said = "  Apache Kafka starts with an empty log: epoch 3 (the history of earlier epochs stays in the audit)\n"
+    assert place.type("up", "--detach", **kafka) == (0, said + STATUS_LINE, "")
+    assert place.type("down")[0] == 0
+
+    # A log of another home: its epoch 1 is not ours.
+    (place.home / "epoch").unlink()
+    code, _, err = place.type("up", **kafka)
+    assert (code, "says epoch `3` and" in err, "another data directory" in err) == (2, True, True)
+    assert err.count("\n") == 1
+
+
+async def end_of(topic: str, bootstrap: str) -> int:
+    async with Broker(BrokerConfig(bootstrap=bootstrap, client_id="test")) as broker:
+        return await broker.end_offset(topic, 0)
 
 
 def test_an_edit_is_published_on_save_and_a_wrong_one_is_told(place: Place) -> None:
@@ -222,6 +277,16 @@ def test_a_policy_that_is_wrong_from_the_start_starts_nothing(place: Place) -> N
         ((), {"SLUICEGATE_DISK_FREE_MB_MIN": "1000000"}, "MB left, 1000000 are needed"),
         ((), {"SLUICEGATE_PARTITION": "3"}, "did you mean `SLUICEGATE_PARTITIONS`?"),
         ((), {"SLUICEGATE_HOME": "policies"}, "holds other things than a stack's data"),
+        (
+            (),
+            {"SLUICEGATE_BROKER": "kafka", "PATH": "/nowhere"},
+            "there is no `java`: install it (Debian and Ubuntu: `apt-get install openjdk-17-jre-headless maven`)",
+        ),
+        (
+            ("--broker", "kafka"),
+            {"SLUICEGATE_BOOTSTRAP": "127.0.0.1:1"},
+            "names a broker at `127.0.0.1:1`: unset it, or leave `--broker` out",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_starts(

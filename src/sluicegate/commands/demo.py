@@ -21,7 +21,7 @@ from sluicegate.demo.drive import Sent, drive
 from sluicegate.demo.findings import Counts, Finding, counts, findings, policy_of, rows_before, wait_until_landed
 from sluicegate.demo.notes import PolicyLines
 from sluicegate.home import Home, open_home
-from sluicegate.schemas.errors import SluicegateError, Unavailable
+from sluicegate.schemas.errors import ConfigurationError, SluicegateError, Unavailable
 from sluicegate.schemas.events import ReleaseMade
 from sluicegate.settings import Settings, load_settings
 from sluicegate.sinks.auditor import Auditor
@@ -32,6 +32,10 @@ from sluicegate.sinks.replay_report import Report, fail_on
 from sluicegate.sinks.serve import asking
 
 LIMIT: Final = "newly-readable>0"
+NEEDS_EMBEDDED: Final = (
+    "the demo moves the stack's clock to other hours of the day, and only the embedded broker lets it: run "
+    "`sluicegate down`, unset `SLUICEGATE_BOOTSTRAP`, or set `SLUICEGATE_HOME` to another folder than `{home}`"
+)
 
 
 @click.command()
@@ -71,15 +75,23 @@ def _attach(settings: Settings, home: Home, *, quiet: bool) -> Settings:
     """The settings pointed at a running stack that has not seen these rows; one is started where there is none."""
     if home.owner() is not None:
         state = home.running()
+        if state.broker != "embedded":
+            raise ConfigurationError(NEEDS_EMBEDDED.format(home=home.root))
         with asking(AuditConfig(path=home.audit)) as auditor:
             seen = rows_before(auditor, state.epoch)
         if not seen:
-            return settings.attached(bootstrap=state.bootstrap, epoch=state.epoch)
+            return settings.attached(bootstrap=state.bootstrap, epoch=state.epoch, broker=state.broker)
         click.echo("  the demo ran on this stack already: starting it afresh, the audit keeps both days", err=True)
         _run(settings, "down", quiet=True)
-    _run(settings, "up", "--detach", quiet=quiet)
+    if settings.bootstrap:
+        raise ConfigurationError(NEEDS_EMBEDDED.format(home=home.root))
+    if settings.broker != "embedded":
+        click.echo(
+            "  the demo moves the clock, which Apache Kafka keeps itself: it runs on the embedded broker", err=True
+        )
+    _run(settings, "up", "--detach", "--broker", "embedded", quiet=quiet)
     state = home.running()
-    return settings.attached(bootstrap=state.bootstrap, epoch=state.epoch)
+    return settings.attached(bootstrap=state.bootstrap, epoch=state.epoch, broker=state.broker)
 
 
 def _run(settings: Settings, *arguments: str, quiet: bool) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -14,11 +15,14 @@ import click
 
 from sluicegate import logs
 from sluicegate.home import AlreadyRunning, Home, open_home
-from sluicegate.schemas.errors import SluicegateError, Unavailable
+from sluicegate.kafka_jars import kafka_jars, require_tools
+from sluicegate.schemas.errors import ConfigurationError, SluicegateError, Unavailable
 from sluicegate.settings import Settings, load_settings
 from sluicegate.supervisor import STOP_ORDER
 
 POLL_S = 0.05
+# What `status` calls the broker.
+BROKERS = {"embedded": "embedded (in memory)", "kafka": "Apache Kafka (log kept)", "given": "not started by us"}
 BUNDLE = click.Path(path_type=Path, file_okay=False)
 
 
@@ -28,9 +32,14 @@ BUNDLE = click.Path(path_type=Path, file_okay=False)
 @click.option(
     "--watch/--no-watch", default=True, show_default=True, help="Publish edits of the bundle as they are saved."
 )
+@click.option(
+    "--broker",
+    type=click.Choice(["embedded", "kafka"]),
+    help="Broker to start; kafka keeps its log.  [default: embedded]",
+)
 @click.option("--background", is_flag=True, hidden=True)
-def up(*, detach: bool, bundle: Path | None, watch: bool, background: bool) -> int:
-    """Start broker, gate, model runner, redactor and audit; Ctrl-C stops them."""
+def up(*, detach: bool, bundle: Path | None, watch: bool, broker: str | None, background: bool) -> int:
+    """Start broker, gate, model runner, redactor, delivery and audit; Ctrl-C stops them."""
     from sluicegate.stack import require_bundle  # the broker's libraries take a moment to load
 
     settings = load_settings()
@@ -38,9 +47,17 @@ def up(*, detach: bool, bundle: Path | None, watch: bool, background: bool) -> i
     changes: dict[str, object] = {"home": home.root}
     if bundle is not None:
         changes["bundle_dir"] = bundle
+    if broker is not None:
+        if settings.bootstrap:
+            msg = f"`SLUICEGATE_BOOTSTRAP` names a broker at `{settings.bootstrap}`: unset it, or leave `--broker` out"
+            raise ConfigurationError(msg)
+        changes["broker"] = broker
     settings = settings.model_copy(update=changes)
     require_bundle(settings)
     home.require_disk(settings.disk_free_mb_min)
+    if settings.broker == "kafka" and not settings.bootstrap:
+        require_tools()
+        kafka_jars(say=lambda text: click.echo(f"  {text}", err=True))
     if detach:
         return _detach(settings, home, watch=watch)
     with home.lock():
@@ -58,7 +75,8 @@ def _serve(settings: Settings, home: Home, *, watch: bool, background: bool) -> 
         if background:
             _leave_the_screen(home)
 
-    steps = Steps(prepare=prepare, publish=publish, programs=lambda chosen: stage_programs(chosen, home))
+    one_box = functools.partial(publish, development=True)
+    steps = Steps(prepare=prepare, publish=one_box, programs=lambda chosen: stage_programs(chosen, home))
     stack = Stack(settings, home, steps, say=lambda text: click.echo(text, nl=False))
     asyncio.run(stack.run(pid=os.getpid(), watch=watch, ready=ready))
 
@@ -140,7 +158,8 @@ def status() -> int:
         return 1
     age = timedelta(seconds=max(0, int(time.time() - state.started_s)))
     click.echo(f"  stack     {'ready' if state.ready else 'not ready'}  pid {state.pid}  up {age}")
-    click.echo(f"  broker    {state.bootstrap or 'starting'}  epoch {state.epoch}")
+    kind = BROKERS.get(state.broker, "")
+    click.echo("  broker    " + "  ".join(filter(None, (state.bootstrap or "starting", kind, f"epoch {state.epoch}"))))
     click.echo(f"  policy    {state.policy or 'not published yet'}")
     for problem in state.problems:
         click.echo(f"            last edit not published: {problem}")
