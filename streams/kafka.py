@@ -1,4 +1,4 @@
-"""Records in and out of the broker, without a group: the only place that creates topics and appends.
+"""Records in and out of the broker, without a group: the only place that appends.
 
 Every error of the client leaves here as one of `schemas.errors`. An append is one record batch, acknowledged by all
 replicas; it may land twice when an acknowledgement was lost, and compare-and-append makes the second void.
@@ -13,24 +13,26 @@ from types import TracebackType
 from typing import Self
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
     InvalidTopicError,
     MessageSizeTooLargeError,
-    NoError,
     RecordListTooLargeError,
-    TopicAlreadyExistsError,
     for_code,
 )
 
 from sluicegate.schemas.errors import ConfigurationError, Unavailable
 from sluicegate.schemas.records import Record, Unsent
+from sluicegate.streams.connect import connecting
 from sluicegate.streams.fetch import EARLIEST, LATEST, BrokerConfig, Fetcher, translated
+from sluicegate.streams.topic_admin import TopicAdmin
+from sluicegate.streams.topic_plan import TopicSpec
 
 __all__ = ["Broker", "BrokerConfig", "Tail"]
 
 log = logging.getLogger(__name__)
 TAIL_PAUSE_S = 0.5
+SHORT_READ_RECORDS = 256
 REFUSED = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTopicError)
 
 
@@ -100,7 +102,7 @@ class Broker:
             max_request_size=2 * self.config.batch_bytes_max,
         )
         try:
-            with translated(f"answer at `{self.config.bootstrap}`"):
+            async with connecting(self.config.connection()):
                 await producer.start()
         except BaseException:
             await producer.stop()
@@ -116,6 +118,26 @@ class Broker:
         if producer is not None:
             await producer.stop()
 
+    async def members(self, group: str) -> int:
+        """How many workers a consumer group has now; 0 for a group that nobody ever joined.
+
+        Raises:
+            ConfigurationError: the broker does not let us look.
+            Unavailable: it does not answer.
+        """
+        admin = AIOKafkaAdminClient(**self.config.connection())
+        try:
+            with translated(f"describe the group `{group}`"):
+                await admin.start()
+                answers = await admin.describe_consumer_groups([group])
+                found = [each for answer in answers for each in answer.groups if each[1] == group]
+                for code, *_ in found:
+                    if code != 0:
+                        raise for_code(code)
+        finally:
+            await admin.close()
+        return sum(len(each[5]) for each in found)
+
     async def create_topics(
         self, topics: Mapping[str, int], configs: Mapping[str, Mapping[str, str]] | None = None
     ) -> None:
@@ -125,21 +147,17 @@ class Broker:
             ConfigurationError: one exists with another number of partitions, or the broker refuses one.
             Unavailable: the broker does not answer.
         """
-        admin = AIOKafkaAdminClient(**self.config.connection())
-        wanted = [
-            NewTopic(name, count, self.config.replication, topic_configs=dict((configs or {}).get(name, {})))
+        specs = tuple(
+            TopicSpec(
+                name=name,
+                partitions=count,
+                replication=self.config.replication,
+                configs=(configs or {}).get(name, {}),
+            )
             for name, count in topics.items()
-        ]
-        try:
-            with translated("create topics"):
-                await admin.start()
-                answer = await admin.create_topics(wanted)
-        finally:
-            await admin.close()
-        for name, code, *_ in answer.topic_errors:
-            error = for_code(code)
-            if error not in (NoError, TopicAlreadyExistsError):
-                raise ConfigurationError(f"the broker does not create topic `{name}` ({error.__name__}); see its log")
+        )
+        async with TopicAdmin(self.config) as admin:
+            await admin.create(specs)
         for name, count in topics.items():
             found = await self._partitions_once_known(name)
             if found != count:
@@ -155,6 +173,14 @@ class Broker:
                 return found
             await asyncio.sleep(0.05)
         return 0
+
+    async def topics(self) -> Mapping[str, int]:
+        """Every topic that this user may see, with its number of partitions.
+
+        Raises:
+            Unavailable: the broker does not answer.
+        """
+        return await self._reader.topics()
 
     async def start_offset(self, topic: str, partition: int) -> int:
         """The first offset that the log keeps.
@@ -185,9 +211,11 @@ class Broker:
             ContinuityError: the log does not reach from its start to `start`.
             Unavailable: the broker does not answer.
         """
+        # Who wants a few records is not sent thousands: one batch, at least.
+        bytes_max = self.config.batch_bytes_max if end is not None and end - start <= SHORT_READ_RECORDS else None
         position, moved_at = start, time.monotonic()
         while end is None or position < end:
-            found = await self._reader.fetch(topic, partition, offset=position, wait_ms=1)
+            found = await self._reader.fetch(topic, partition, offset=position, wait_ms=1, bytes_max=bytes_max)
             if end is None:
                 end = found.high_watermark
             if found.next == position and position < min(end, found.high_watermark):

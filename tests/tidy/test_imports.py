@@ -111,7 +111,8 @@ def test_nothing_generic_is_importable_once_installed(repository: Path, tmp_path
 
 def test_every_library_the_product_imports_is_declared(product: dict[Path, ast.Module], repository: Path) -> None:
     project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["export"]]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["export"], *extras["bench"]]
     declared = {normal(requirement) for requirement in wanted}
     owners = packages_distributions()
     known = {"sluicegate", "demo", "bench", *sys.stdlib_module_names}
