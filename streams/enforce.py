@@ -11,13 +11,14 @@ from typing import Any, Final, cast
 
 import faust
 from faust.app.base import BootStrategy
+from faust.auth import SASLCredentials, SSLCredentials
 from yarl import URL
 
 from sluicegate.schemas.errors import Unavailable
 from sluicegate.streams.faust_transport import SliceConsumer, SliceSchema, SliceTransport
-from sluicegate.streams.fetch import BrokerConfig
+from sluicegate.streams.fetch import BrokerConfig, Security
 from sluicegate.streams.holding import Holdings, MakeLane
-from sluicegate.streams.loop import NEVER_MS, must_have
+from sluicegate.streams.loop import METADATA_AGE_S, NEVER_MS, must_have
 
 log = logging.getLogger(__name__)
 POLL_S: Final = 0.2
@@ -58,12 +59,15 @@ def build_app(
         group,
         broker=[URL(f"kafka://{host}") for host in config.bootstrap.split(",")],
         broker_client_id=config.client_id,
+        broker_credentials=_credentials(config.security),
+        consumer_group_instance_id=config.instance_id,
         broker_session_timeout=session_timeout_s,
         broker_heartbeat_interval=session_timeout_s / 10,
         broker_rebalance_timeout=session_timeout_s,
         broker_request_timeout=max(config.request_timeout_s, session_timeout_s),
         broker_max_poll_interval=NEVER_MS / 1000,
         consumer_auto_offset_reset="earliest",
+        consumer_metadata_max_age_ms=int(METADATA_AGE_S * 1000),
         consumer_max_fetch_size=1,
         stream_buffer_maxsize=STREAM_BUFFER_SLICES,
         stream_wait_empty=False,
@@ -93,6 +97,20 @@ def build_app(
                 app.holdings.fail(error)
 
     return app
+
+
+def _credentials(security: Security) -> SSLCredentials | SASLCredentials | None:
+    """What Faust hands to aiokafka's consumer, which then has what every other client of ours has."""
+    if security.protocol == "PLAINTEXT":
+        return None
+    if security.protocol == "SSL":
+        return SSLCredentials(security.context)
+    return SASLCredentials(
+        username=security.username,
+        password=security.password,
+        mechanism=security.mechanism,
+        ssl_context=security.context,
+    )
 
 
 async def run_faust(

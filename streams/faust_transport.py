@@ -17,6 +17,7 @@ from faust.types import TP, ConsumerMessage
 
 from sluicegate.streams.feed import Slice
 from sluicegate.streams.holding import Holding, Holdings
+from sluicegate.streams.membership import watch_membership
 
 SLICES_WAITING: Final = 4
 
@@ -40,7 +41,15 @@ class SliceThread(driver.AIOKafkaConsumerThread):
     async def on_start(self) -> None:
         """Starts the consumer and has its heartbeats renew the lease."""
         await super().on_start()
-        cast(SliceTransport, self.transport).holdings.lease.watch(self._ensure_consumer()._coordinator)
+        holdings, coordinator = cast(SliceTransport, self.transport).holdings, self._ensure_consumer()._coordinator
+        holdings.lease.watch(coordinator)
+        instance_id = self.app.conf.consumer_group_instance_id
+        if instance_id:
+
+            def fail(error: BaseException) -> None:
+                self.parent_loop.call_soon_threadsafe(holdings.fail, error)
+
+            watch_membership(coordinator, instance_id=instance_id, fail=fail)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Runs in the thread, so the consumer may be paused right here."""

@@ -33,10 +33,14 @@ from aiokafka.structs import TopicPartition
 
 from sluicegate.schemas.errors import ConfigurationError, ContinuityError, Unavailable
 from sluicegate.schemas.records import Record
+from sluicegate.streams.connect import connecting
 
 READ_UNCOMMITTED = 0
 EARLIEST, LATEST = -2, -1
 RETRY_PAUSE_S = 0.05
+RETRY_PAUSE_MAX_S = 0.5  # a client that asks a broker that is away twenty times a second fills the log
+# A broker that just started answers before it knows all its topics and how far they are acknowledged.
+SETTLING_S = 3.0
 FORBIDDEN = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, ClusterAuthorizationFailedError)
 # What unpacking a batch that its checksum vouches for can still raise: it was packed by somebody else's client.
 UNREADABLE = (
@@ -129,13 +133,14 @@ class Fetcher:
         self._config = config
         self._client: AIOKafkaClient | None = None
         self._starting = asyncio.Lock()
+        self._missing: set[str] = set()
 
     async def _connected(self) -> AIOKafkaClient:
         async with self._starting:
             if self._client is None:
                 client = AIOKafkaClient(**self._config.connection())
                 try:
-                    with translated(f"answer at `{self._config.bootstrap}`"):
+                    async with connecting(self._config.connection()):
                         await client.bootstrap()
                 except BaseException:
                     await client.close()
@@ -149,12 +154,30 @@ class Fetcher:
         if client is not None:
             await client.close()
 
-    async def partitions(self, topic: str) -> int:
-        """How many partitions the topic has; 0 where there is none. Asks for all topics: asking for one creates it."""
+    async def topics(self) -> dict[str, int]:
+        """Every topic that this user may see, with its number of partitions, as this broker knows them now."""
         client = await self._connected()
         with translated("list its topics"):
             metadata = await client.fetch_all_metadata()
-        return len(metadata.partitions_for_topic(topic) or ())
+        return {topic: len(metadata.partitions_for_topic(topic) or ()) for topic in metadata.topics()}
+
+    async def partitions(self, topic: str) -> int:
+        """How many partitions the topic has; 0 where there is none, which is looked at again for `SETTLING_S` the first
+        time. Asks for all topics: asking for one creates it.
+        """
+        deadline = time.monotonic() + SETTLING_S
+        while True:
+            client = await self._connected()
+            with translated("list its topics"):
+                metadata = await client.fetch_all_metadata()
+            count = len(metadata.partitions_for_topic(topic) or ())
+            if count:
+                self._missing.discard(topic)
+                return count
+            if topic in self._missing or time.monotonic() >= deadline:
+                self._missing.add(topic)
+                return 0
+            await asyncio.sleep(RETRY_PAUSE_MAX_S)
 
     async def _leader(self, client: AIOKafkaClient, topic: str, partition: int) -> int:
         found: int | None = client.cluster.leader_for_partition(TopicPartition(topic, partition))
@@ -163,40 +186,57 @@ class Fetcher:
         with translated("list its topics"):
             await client.force_metadata_update()
         found = client.cluster.leader_for_partition(TopicPartition(topic, partition))
+        if found is None and await self.partitions(topic) > partition:
+            found = client.cluster.leader_for_partition(TopicPartition(topic, partition))
+            if found is None:
+                raise Unavailable(f"partition {partition} of `{topic}` has no leader")
         if found is None:
             raise ConfigurationError(f"there is no partition {partition} of a topic `{topic}`; create the topics first")
         if found == -1:
             raise Unavailable(f"partition {partition} of `{topic}` has no leader")
         return found
 
-    async def fetch(self, topic: str, partition: int, *, offset: int, wait_ms: int | None = None) -> Fetched:
-        """The records from `offset` on, as many as fit; none when nothing came within `wait_ms` (default: the setting).
+    async def fetch(
+        self, topic: str, partition: int, *, offset: int, wait_ms: int | None = None, bytes_max: int | None = None
+    ) -> Fetched:
+        """The records from `offset` on, as many as fit into `bytes_max` but one batch at least; none when nothing came
+        within `wait_ms`. None: the setting.
 
         Raises:
             ContinuityError: the log does not reach from its start to `offset`.
             Unavailable: the broker did not answer within the request timeout.
         """
-        deadline = time.monotonic() + self._config.request_timeout_s
+        deadline, pause_s = time.monotonic() + self._config.request_timeout_s, RETRY_PAUSE_S
+        settled = time.monotonic() + SETTLING_S
         while True:
             try:
                 found = await self._fetch_once(
-                    topic, partition, offset, self._config.fetch_wait_ms if wait_ms is None else wait_ms
+                    topic,
+                    partition,
+                    offset,
+                    self._config.fetch_wait_ms if wait_ms is None else wait_ms,
+                    bytes_max or self._config.fetch_bytes_max,
                 )
             except Unavailable:
                 if time.monotonic() >= deadline:
                     raise
                 found = None
-            if found is not None:
+            if found is not None and found.high_watermark >= offset:
                 return found
+            if found is not None and time.monotonic() >= settled:
+                raise ContinuityError(
+                    f"`{topic}`/{partition} ends at {found.high_watermark}, before offset {offset}: it was cut or "
+                    "recreated"
+                )
             if time.monotonic() >= deadline:
                 raise Unavailable(f"the broker did not fetch from `{topic}`/{partition} in time")
-            await asyncio.sleep(RETRY_PAUSE_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, RETRY_PAUSE_MAX_S)
 
-    async def _fetch_once(self, topic: str, partition: int, offset: int, wait_ms: int) -> Fetched | None:
+    async def _fetch_once(self, topic: str, partition: int, offset: int, wait_ms: int, size: int) -> Fetched | None:
         client = await self._connected()
         node = await self._leader(client, topic, partition)
         # A wait of 0 makes the embedded broker answer with no partition at all.
-        size = self._config.fetch_bytes_max
         request = FetchRequest(max(1, wait_ms), 1, size, READ_UNCOMMITTED, [(topic, [(partition, offset, size)])])
         with translated(f"fetch from `{topic}`/{partition}"):
             answer = await client.send(node, request)
@@ -210,12 +250,10 @@ class Fetcher:
             if code != 0:
                 client.force_metadata_update()
                 raise error()
-        if high_watermark < offset:
-            raise ContinuityError(
-                f"`{topic}`/{partition} ends at {high_watermark}, before offset {offset}: it was cut or recreated"
-            )
         data = rest[-1] or b""
         records, following = unpack(data, topic=topic, partition=partition, offset=offset)
+        if data and following == offset and size < self._config.fetch_bytes_max:
+            return await self._fetch_once(topic, partition, offset, wait_ms, self._config.fetch_bytes_max)
         if data and following == offset:
             raise Unavailable(
                 f"the batch at `{topic}`/{partition}/{offset} is over the fetch limit of {size} bytes or damaged"

@@ -8,14 +8,15 @@ the log ends, append, compare. Nothing is started before its decision is effecti
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from sluicegate.enforcer import window as windows
 from sluicegate.enforcer.grant import Grant, Passed, verify_grant
 from sluicegate.enforcer.log import SealedLog
 from sluicegate.enforcer.seal import (
+    KEY_UNKNOWN,
     SEAL_BYTES_MAX,
     SLICE_RECORDS_MAX,
     Effective,
@@ -25,16 +26,19 @@ from sluicegate.enforcer.seal import (
     Void,
     as_landed,
     seal_slice,
+    without_effect,
 )
 from sluicegate.schemas import codec
 from sluicegate.schemas.codes import Code
 from sluicegate.schemas.errors import ContinuityError, Unavailable
 from sluicegate.schemas.events import GenerationFinished, ModelRun, Outcome, Source, Window
-from sluicegate.schemas.ids import generation_id
 from sluicegate.schemas.records import Record, Unsent
-from sluicegate.streams.ports import Log
+from sluicegate.streams.finished import Finished, as_generation, joined, refused, still_owed
+from sluicegate.streams.ports import Log, PolicyCurrent, always_current
+from sluicegate.streams.window_read_back import restore_window
 
 log = logging.getLogger(__name__)
+LAPSED_PAUSE_S = 0.05
 
 
 class LaneClosed(Exception):
@@ -55,19 +59,6 @@ class Model(Protocol):
 
     async def run(self, grant: Grant, *, cancelled: Callable[[], bool]) -> Ran:
         """Runs to the end, or soon after `cancelled()` turns true."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """An output that waits for its append."""
-
-    source: Source
-    outcome: Outcome
-    code: Code
-    decision_id: str | None
-    text: str | None
-    run: ModelRun | None
-    key: bytes | None
 
 
 OUTCOMES = {
@@ -98,8 +89,10 @@ class GenerationLane:
         slice_bytes_max: int,
         clock_ms: Callable[[], int],
         may_append: Callable[[], bool],
+        policy_current: PolicyCurrent = always_current,
     ) -> None:
         self._broker = broker
+        self._policy_current = policy_current
         self._model = model
         self._decisions = decisions
         self._generations = generations
@@ -115,6 +108,7 @@ class GenerationLane:
         self._finished: list[Finished] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: BaseException | None = None
+        self._unsettled = False
         self._time_ms = 0
         self._policy_position = -1
         self._next = 0
@@ -133,7 +127,14 @@ class GenerationLane:
         Raises:
             ContinuityError: the decisions log does not reach as far as the outputs say.
         """
-        await self._restore()
+        restored = await restore_window(
+            self._broker,
+            decisions=self._decisions,
+            generations=self._generations,
+            size=self._size,
+            policy_current=self._policy_current,
+        )
+        self._window, self._log, self._time_ms = restored.window, restored.folded, restored.folded.time_ms
         await self._read_back()
         end = await self._broker.end_offset(self._decisions.place.topic, self._place.partition)
         if self._window.first > end:
@@ -145,49 +146,24 @@ class GenerationLane:
         self._tasks = [asyncio.create_task(self._generate()), asyncio.create_task(self._flush())]
         return self._next
 
-    async def _restore(self) -> None:
-        """Reads back as much of the own output as restores the window; foreign records make it read further."""
-        topic, partition = self._place.topic, self._place.partition
-        log_start = await self._broker.start_offset(topic, partition)
-        end = await self._broker.end_offset(topic, partition)
-        span = 4 * self._size
-        while True:
-            start = max(log_start, end - span)
-            folded = SealedLog(self._generations, start=start, in_order=False)
-            outputs = [each async for each in self._outputs(folded, start, end)]
-            if start == log_start or len(outputs) >= windows.outputs_needed(self._size):
-                break
-            span *= 2
-        try:
-            self._window = windows.restore(outputs, size=self._size, log_start_known=start == log_start == 0)
-        except ValueError:
-            raise ContinuityError(
-                f"{topic}/{partition} starts at {log_start} and keeps only {len(outputs)} outputs, too few to know "
-                "which decisions are carried out: keep more of it, or take a new epoch"
-            ) from None
-        self._log = folded
-        self._time_ms = folded.time_ms
-
-    async def _outputs(self, folded: SealedLog, start: int, end: int) -> AsyncIterator[windows.Output]:
-        async for batch in self._broker.read(self._place.topic, self._place.partition, start=start, end=end):
-            for record in batch:
-                if isinstance(folded.observe(record), Effective):
-                    output = codec.decode(record.value, GenerationFinished)
-                    yield windows.Output(
-                        source=output.source.offset, count=output.source.count, first=output.window.first
-                    )
-
     async def _read_back(self) -> None:
         async for batch in self._broker.read(self._place.topic, self._place.partition, start=self._log.end):
+            await self._policy_current()
             self._fold(batch)
 
-    def _fold(self, records: Sequence[Record]) -> None:
+    def _fold(self, records: Sequence[Record]) -> Void | None:
+        """The last record without effect, None where all of them have one."""
+        void: Void | None = None
         for record in records:
             verdict = self._log.observe(record)
-            if isinstance(verdict, Effective):
-                source = codec.decode(record.value, GenerationFinished).source
-                self._window.finish(source.offset, source.count)
+            match verdict:
+                case Effective():
+                    source = codec.decode(record.value, GenerationFinished).source
+                    self._window.finish(source.offset, source.count)
+                case Void():
+                    void = verdict
         self._time_ms = max(self._time_ms, self._log.time_ms)
+        return void
 
     async def advance(self, records: Sequence[Record]) -> None:
         """Admits each decision as soon as the window allows it; returns when all are admitted.
@@ -195,6 +171,7 @@ class GenerationLane:
         Raises:
             ContinuityError, ValueError: the lane failed; it must be closed and recovered anew.
         """
+        is_current = False
         for record in records:
             if record.offset < self._next:
                 continue
@@ -206,8 +183,11 @@ class GenerationLane:
                 await self._notify()
                 self._next += count
             await self._admit(record.offset)
-            self._next = record.offset + 1
             verdict = self._decisions.verify(record)
+            if isinstance(verdict, Void) and verdict.reason == KEY_UNKNOWN and not is_current:
+                await self._policy_current()
+                verdict, is_current = self._decisions.verify(record), True
+            self._next = record.offset + 1
             if isinstance(verdict, Effective):
                 self._time_ms = max(self._time_ms, verdict.statement.time_ms)
                 self._policy_position = max(self._policy_position, verdict.statement.policy_position)
@@ -233,25 +213,11 @@ class GenerationLane:
             self._changed.notify_all()
 
     def _pass(self, passed: Passed, key: bytes | None) -> None:
-        last = self._finished[-1] if self._finished else None
-        if passed.code is Code.FORGED and last is not None and last.code is Code.FORGED:
-            run = last.source
-            if run.offset + run.count == passed.source.offset:
-                # one refusal for a run of foreign records, so that a flood of them is not doubled
-                joined = Source(offset=run.offset, count=run.count + 1, digest=b"", timestamp_ms=run.timestamp_ms)
-                self._finished[-1] = replace(last, source=joined)
-                return
-        self._finished.append(
-            Finished(
-                source=passed.source,
-                outcome=Outcome.DENIED if passed.denied else Outcome.REFUSED,
-                code=passed.code,
-                decision_id=passed.decision_id,
-                text=None,
-                run=None,
-                key=key,
-            )
-        )
+        run = joined(self._finished[-1] if self._finished else None, passed)
+        if run is not None:
+            self._finished[-1] = run
+        else:
+            self._finished.append(refused(passed, key))
 
     def _stopped(self) -> bool:
         return self._closed or self._failure is not None
@@ -269,20 +235,37 @@ class GenerationLane:
                     await self._changed.wait_for(lambda: bool(self._grants) or self._closed)
                 if self._closed:
                     return
+                if not self._may_append():
+                    await asyncio.sleep(LAPSED_PAUSE_S)
+                    continue
                 grant, key = self._grants.popleft()
                 finished = await self._run(grant, key)
+                if finished is None:
+                    self._grants.appendleft((grant, key))
+                    continue
                 self._finished.append(finished)
                 await self._notify()
         except Exception as error:  # noqa: BLE001 - worker loop: a bug stops the lane, loudly, at its caller
             await self._fail(error)
 
-    async def _run(self, grant: Grant, key: bytes | None) -> Finished:
+    async def _run(self, grant: Grant, key: bytes | None) -> Finished | None:
+        """None where the call was told to stop: a lease that lapsed says nothing about the request."""
+        stopped = False
+
+        def cancelled() -> bool:
+            nonlocal stopped
+            stopped = stopped or self._closed or not self._may_append()
+            return stopped
+
         deadline = grant.decision.deadline_ms
         if deadline is not None and self._clock_ms() > deadline:
             ran = Ran(code=Code.EXPIRED, text=None, run=None)
         else:
             # 11 generate under the obligations
-            ran = await self._model.run(grant, cancelled=lambda: self._closed or not self._may_append())
+            log.debug("model call", extra={"decision": grant.decision.decision_id})
+            ran = await self._model.run(grant, cancelled=cancelled)
+        if stopped and ran.code is Code.MODEL_FAILED:
+            return None
         return Finished(
             source=grant.source,
             outcome=OUTCOMES.get(ran.code, Outcome.FAILED),
@@ -300,47 +283,52 @@ class GenerationLane:
                     await self._changed.wait_for(lambda: bool(self._finished) or self._closed)
                 if self._closed:
                     return
-                await self._append_once()
+                try:
+                    await self._append_once()
+                except Unavailable as error:  # the broker, or whoever holds the key
+                    log.warning("append waits", extra={"topic": self._place.topic, "why": str(error)})
+                    await asyncio.sleep(LAPSED_PAUSE_S)
                 await self._notify()
         except Exception as error:  # noqa: BLE001 - worker loop: a bug stops the lane, loudly, at its caller
             await self._fail(error)
 
     async def _append_once(self) -> None:
         """Seals what is finished for the end of the log, appends it, and settles it only if it landed there."""
-        self._finished = [each for each in self._finished if not self._window.is_done(each.source.offset)]
+        if self._unsettled:
+            await self._read_back()
+            self._unsettled = False
+        self._finished = [piece for each in self._finished for piece in still_owed(each, self._window)]
         batch, unsent = self._cut()
         if not batch or not self._may_append():
-            await asyncio.sleep(0.05 if batch else 0)
+            await asyncio.sleep(LAPSED_PAUSE_S if batch else 0)
             return
-        sealed = seal_slice(
-            unsent,
-            place=self._place,
-            at=self._log.end,
-            source_first=min(each.source.offset for each in batch),
-            source_last=max(each.source.offset + each.source.count - 1 for each in batch),
-            time_ms=self._time_ms,
-            policy_position=self._policy_position,
-            signer=self._signer,
-        )
         at = self._log.end
-        self._finished = self._finished[
-            len(batch) :
-        ]  # taken out: what waits may still be joined, what is in flight may not
+        self._unsettled = True
+        # taken out: what waits may still be joined, what is in flight may not
+        self._finished = self._finished[len(batch) :]
         try:
+            sealed = seal_slice(
+                unsent,
+                place=self._place,
+                at=at,
+                source_first=min(each.source.offset for each in batch),
+                source_last=max(each.source.offset + each.source.count - 1 for each in batch),
+                time_ms=self._time_ms,
+                policy_position=self._policy_position,
+                signer=self._signer,
+            )
             base = await self._broker.append(self._place.topic, self._place.partition, sealed)
         except Unavailable:
-            log.warning("append not acknowledged", extra={"topic": self._place.topic, "at": at})
-            await self._redo(batch)
-            return
+            self._finished = [*batch, *self._finished]
+            raise
         if base == at:
-            self._fold(as_landed(sealed, place=self._place, base=base))
+            void = self._fold(as_landed(sealed, place=self._place, base=base))
+            if void is not None:
+                raise without_effect(void, signer=self._signer, stage=self._place.stage)
+            self._unsettled = False
             return
         log.warning("slice is void", extra={"topic": self._place.topic, "at": at, "base": base})
-        await self._redo(batch)
-
-    async def _redo(self, batch: list[Finished]) -> None:
         self._finished = [*batch, *self._finished]
-        await self._read_back()
 
     def _cut(self) -> tuple[list[Finished], list[Unsent]]:
         batch: list[Finished] = []
@@ -348,23 +336,7 @@ class GenerationLane:
         size = 0
         window = Window(first=self._window.first, size=self._size)
         for each in self._finished:
-            record = Unsent(
-                key=each.key,
-                value=codec.encode(
-                    GenerationFinished(
-                        generation_id=generation_id(
-                            epoch=self._place.epoch, partition=self._place.partition, offset=each.source.offset
-                        ),
-                        source=each.source,
-                        window=window,
-                        outcome=each.outcome,
-                        code=each.code,
-                        decision_id=each.decision_id,
-                        text=each.text,
-                        run=each.run,
-                    )
-                ),
-            )
+            record = as_generation(each, place=self._place, window=window)
             record_size = record.size_bytes() + SEAL_BYTES_MAX
             if batch and (size + record_size > self._slice_bytes_max or len(batch) == SLICE_RECORDS_MAX):
                 break

@@ -7,7 +7,7 @@ log ends, append it as one batch, compare. Where the acknowledged offset differs
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sluicegate.enforcer.log import SealedLog
 from sluicegate.enforcer.ports import Proposal, Stage
@@ -20,15 +20,16 @@ from sluicegate.enforcer.seal import (
     as_landed,
     seal_slice,
     source_digest,
+    without_effect,
 )
 from sluicegate.schemas import codec
-from sluicegate.schemas.errors import ConfigurationError, ContinuityError, Unavailable
+from sluicegate.schemas.errors import ContinuityError, Unavailable
 from sluicegate.schemas.events import DecisionMade, ReleaseMade, Source
 from sluicegate.schemas.records import Record, Unsent
-from sluicegate.streams.ports import Log
+from sluicegate.streams.ports import Log, PolicyCurrent, always_current
+from sluicegate.streams.read_back import VERIFIED_BEFORE_YIELD, find_fold_start
 
 log = logging.getLogger(__name__)
-VERIFIED_BEFORE_YIELD = 32  # long synchronous verification starves heartbeats
 APPENDS_MAX = 50
 VOIDS_MAX = 1_000  # in a row; then whoever drives the lane is told, and may ask again
 PAUSE_S = 0.05
@@ -41,6 +42,7 @@ class Lane:
 
     `source_topic`: what the stage reads. `output`: the event its bodies are, which names the source of each.
     `may_append`: whether the partition is still held, asked before each append. `clock_ms`: see `Stage.decide`.
+    `schema_ids`: which schema a registry knows under which id, where outputs come in its framing.
     """
 
     def __init__(
@@ -56,8 +58,11 @@ class Lane:
         may_append: Callable[[], bool],
         clock_ms: Callable[[], int | None] = lambda: None,
         slice_records_max: int = SLICE_RECORDS_MAX,
+        schema_ids: Mapping[int, str] | None = None,
+        policy_current: PolicyCurrent = always_current,
     ) -> None:
         self._broker = broker
+        self._policy_current = policy_current
         self._stage = stage
         self._verifier = verifier
         self._signer = signer
@@ -65,6 +70,7 @@ class Lane:
         self._output: type[DecisionMade | ReleaseMade] = output
         self._slice_bytes_max = slice_bytes_max
         self._may_append = may_append
+        self._schema_ids = schema_ids or {}
         self._clock_ms = clock_ms
         self._records_max = min(slice_records_max, SLICE_RECORDS_MAX)
         self._records_now = self._records_max
@@ -88,23 +94,36 @@ class Lane:
 
     @property
     def void_count(self) -> int:
-        """How many records without effect stand in the output so far; more than our own redone slices means a foreign
-        writer.
+        """How many records without effect stand in what was read of the output so far; more than our own redone slices
+        means a foreign writer.
         """
         return 0 if self._log is None else self._log.void_count
 
     async def recover(self) -> int:
-        """Reads back the stage's own output, folds it, and checks that its input is still the one it was made from.
+        """Reads back as much of the stage's own output as it must remember, folds it, and checks that its input is
+        still the one it was made from.
 
         Raises:
             ContinuityError: a log was cut, recreated or rewritten.
             Unavailable: the broker does not answer.
         """
         place = self._verifier.place
+        await self._policy_current()
         if self._log is None:
-            start = await self._broker.start_offset(place.topic, place.partition)
-            self._log = SealedLog(self._verifier, start=start, source_start=0 if start == 0 else None)
+            found = await find_fold_start(
+                self._broker,
+                self._verifier,
+                memory=self._stage.memory,
+                is_anchor=lambda each: bool(self._anchor_of(each)),
+            )
+            if found.lost_ms is not None:
+                where = {"topic": place.topic, "partition": place.partition, "offset": found.at}
+                log.warning("the log keeps less than is to be remembered", extra=where)
+                self._stage.lose(found.lost_ms)
+            self._log = SealedLog(self._verifier, start=found.at, source_start=0 if found.at == 0 else None)
         await self._read_back(self._log)
+        if self._log.source_next is None:
+            self._log.source_next = await self._frontier_of_nothing()
         if self._log.source_next is None:
             raise ContinuityError(
                 f"`{place.topic}`/{place.partition} starts at {self._log.end} and no slice that it keeps is effective: "
@@ -112,6 +131,15 @@ class Lane:
             )
         await self._check_source()
         return self.frontier
+
+    async def _frontier_of_nothing(self) -> int | None:
+        """Where retention deleted every output: the end of the input, if it deleted all of that too. What was asked
+        since may have been answered or not, so then nobody knows.
+        """
+        partition = self._verifier.place.partition
+        start = await self._broker.start_offset(self._source_topic, partition)
+        end = await self._broker.end_offset(self._source_topic, partition)
+        return end if start == end else None
 
     async def _check_source(self) -> None:
         partition = self._verifier.place.partition
@@ -142,6 +170,7 @@ class Lane:
         place = self._verifier.place
         seen = 0
         async for batch in self._broker.read(place.topic, place.partition, start=sealed.end):
+            await self._policy_current()
             effective: list[Record] = []
             for record in batch:
                 if isinstance(self._fold(sealed, record), Effective):
@@ -161,10 +190,14 @@ class Lane:
     def _drop_anchor(self, effective: Sequence[Record]) -> None:
         """Remembers the last output that answers one record, for `recover` to hold the input against."""
         for record in reversed(effective):
-            source = codec.decode(record.value, self._output).source
-            if source.digest and source.count == 1:
-                self._anchor = source
+            anchor = self._anchor_of(record)
+            if anchor is not None:
+                self._anchor = anchor
                 return
+
+    def _anchor_of(self, record: Record) -> Source | None:
+        source = codec.decode(record.value, self._output, ids=self._schema_ids).source
+        return source if source.digest and source.count == 1 else None
 
     async def advance(self, records: Sequence[Record]) -> None:
         """Returns when every record has an effective output. What is below the frontier is left out; an offset missing
@@ -230,9 +263,7 @@ class Lane:
         for record in landed:
             verdict = self._fold(sealed, record)
             if isinstance(verdict, Void):
-                raise ConfigurationError(
-                    f"what this stage seals has no effect ({verdict.reason}): admit its key `{self._signer.key_id}`"
-                )
+                raise without_effect(verdict, signer=self._signer, stage=place.stage)
         self._drop_anchor(landed)
         self._unsettled = False
         if self.frontier != proposal.source_last + 1:

@@ -12,11 +12,15 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 
-from sluicegate.schemas.errors import ConfigurationError
+from sluicegate.schemas.errors import ConfigurationError, Unavailable
 from sluicegate.streams.fetch import BrokerConfig, Fetcher, translated
 from sluicegate.streams.holding import Holdings, MakeLane
+from sluicegate.streams.membership import watch_membership
 
 POLL_S: Final = 0.2
+# Whoever leads the group hands out the partitions it knows of. A broker that just started may not have told it of any:
+# then nobody holds one, until the next look. aiokafka looks every five minutes.
+METADATA_AGE_S: Final = 5.0
 NEVER_MS: Final = 2**31 - 1  # our lanes poll; aiokafka's own clock for that would make an idle worker leave the group
 
 
@@ -65,6 +69,7 @@ async def run_group(
     consumer = AIOKafkaConsumer(
         **config.connection(),
         group_id=group,
+        group_instance_id=config.instance_id,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         isolation_level="read_uncommitted",
@@ -73,6 +78,7 @@ async def run_group(
         session_timeout_ms=int(session_timeout_s * 1000),
         heartbeat_interval_ms=int(session_timeout_s * 100),
         max_poll_interval_ms=NEVER_MS,
+        metadata_max_age_ms=int(METADATA_AGE_S * 1000),
         rebalance_timeout_ms=int(session_timeout_s * 1000),
     )
     holdings = Holdings(
@@ -87,11 +93,16 @@ async def run_group(
         with translated(f"let `{group}` join at `{config.bootstrap}`"):
             await consumer.start()
             holdings.lease.watch(consumer._coordinator)
+            if config.instance_id is not None:
+                watch_membership(consumer._coordinator, instance_id=config.instance_id, fail=holdings.fail)
             consumer.subscribe([topic], listener=Listener(holdings, consumer.pause, topic))
         while not await holdings.over(stopping, wait_s=POLL_S):
             with translated(f"keep `{group}` together"):
                 # Paused, so it brings no records; it raises what the group's protocol ran into.
                 await consumer.getmany(timeout_ms=0)
+    except Unavailable:
+        holdings.raise_failure()  # where it is known better
+        raise
     finally:
         await holdings.release()
         await consumer.stop()

@@ -19,6 +19,7 @@ from sluicegate.streams.kafka import Broker, Tail
 log = logging.getLogger(__name__)
 PARTITION = 0
 WAIT_MS = 150
+POLL_S = 0.01
 
 
 def decode_policy_event(record: Record) -> PolicyPublished | DirectoryChanged:
@@ -81,11 +82,34 @@ class PolicyTail:
         if isinstance(found, Rejected):
             log.warning("policy event rejected", extra={"offset": record.offset, "reason": found.reason})
 
+    @property
+    def followed(self) -> bool:
+        """Whether new policy events are still being taken."""
+        return self._task is not None and not self._task.done()
+
     def rules_at(self, time_ms: int) -> Rules | NotReady:
         """The policy state in force at T; not ready when the tail has stopped."""
-        if self._task is None or self._task.done():
+        if not self.followed:
             return NotReady(reason="the policy log is not being followed")
         return self.state.at(time_ms)
+
+    async def reach_end(self, *, timeout_s: float) -> None:
+        """Returns once everything is folded that stands in the log at the call.
+
+        Raises:
+            Unavailable: the broker does not answer, or the end was not reached in time.
+        """
+        end = await self._broker.end_offset(self._topic, PARTITION)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._tail is None or self._tail.position < end:  # noqa: ASYNC110 - a tail tells nobody
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            raise Unavailable(f"`{self._topic}` was not followed to its end within {timeout_s:g} s") from None
+
+    def replies_at(self, time_ms: int) -> Mapping[str, str] | None:
+        """The reply topic of each service at T; None where no directory is in force yet."""
+        return self.state.replies_at(time_ms)
 
     def stage_keys(self, stage: str) -> Mapping[KeyId, StageKey]:
         """The admitted keys of a stage, now."""

@@ -1,9 +1,20 @@
 """What a lane needs of a broker: append a batch, read a partition, know its ends. `kafka.Broker` is the real one."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol
 
 from sluicegate.schemas.records import Record, Unsent
+
+PolicyCurrent = Callable[[], Awaitable[None]]
+"""Returns once all policy is folded that stands in its log at the call. A key is admitted there before it seals, so
+what looks foreign may be a colleague's who is newer than what was heard of the policy; a verdict on it waits for this.
+
+Raises `Unavailable`: the broker does not answer.
+"""
+
+
+async def always_current() -> None:
+    """For lanes whose keys never change."""
 
 
 class Log(Protocol):

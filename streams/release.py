@@ -7,10 +7,12 @@ decisions log is read, never a copy that a runner carries: a sealed allow that d
 from collections import OrderedDict
 from collections.abc import Sequence
 
+from sluicegate.enforcer.detect import Scanner, compile_table
 from sluicegate.enforcer.release import Redactor
-from sluicegate.enforcer.seal import Effective, Verifier, Void
+from sluicegate.enforcer.seal import KEY_UNKNOWN, Effective, Verifier, Void
 from sluicegate.schemas.records import Record
-from sluicegate.streams.ports import Log, PartitionLane
+from sluicegate.streams.policy_tail import PolicyTail
+from sluicegate.streams.ports import Log, PartitionLane, PolicyCurrent, always_current
 
 DECISIONS_KEPT = 4096
 RECORDS_AT_ONCE = 256
@@ -20,8 +22,9 @@ READ_AT_ONCE = 1024
 class DecisionReader:
     """Verdicts on the decision records of one partition, by offset; what was read last is kept."""
 
-    def __init__(self, log: Log, verifier: Verifier) -> None:
+    def __init__(self, log: Log, verifier: Verifier, policy_current: PolicyCurrent = always_current) -> None:
         self._log = log
+        self._policy_current = policy_current
         self._verifier = verifier
         self._verdicts: OrderedDict[int, Effective | Void] = OrderedDict()
 
@@ -43,15 +46,53 @@ class DecisionReader:
     async def _read(self, start: int, end: int) -> None:
         place = self._verifier.place
         async for batch in self._log.read(place.topic, place.partition, start=start, end=end):
+            await known_to(self._verifier, batch, self._policy_current)
             for record in batch:
                 if start <= record.offset < end:
                     self._verdicts[record.offset] = self._verifier.verify(record)
 
 
+async def known_to(verifier: Verifier, records: Sequence[Record], policy_current: PolicyCurrent) -> None:
+    """Returns once the verifier's word on these records is the last one: the key that sealed one may be new."""
+    for record in records:
+        verdict = verifier.verify(record)
+        if isinstance(verdict, Void) and verdict.reason == KEY_UNKNOWN:
+            await policy_current()
+            return
+
+
+class Scanners:
+    """The compiled redaction rules of every bundle in the policy log, by bundle digest, compiled once."""
+
+    def __init__(self, policy: PolicyTail) -> None:
+        self._policy = policy
+        self._scanners: dict[str, Scanner] = {}
+
+    def of(self, bundle_digest: str) -> Scanner | None:
+        """None where no accepted bundle has this digest."""
+        found = self._scanners.get(bundle_digest)
+        if found is None:
+            bundle = self._policy.state.bundle(bundle_digest)
+            if bundle is None:
+                return None
+            found = self._scanners[bundle_digest] = compile_table(bundle.redaction)
+        return found
+
+
 class ReleaseLane:
     """One partition of the redactor: an in-order lane fed with slices whose decisions are at hand."""
 
-    def __init__(self, *, inner: PartitionLane, stage: Redactor, decisions: DecisionReader) -> None:
+    def __init__(
+        self,
+        *,
+        inner: PartitionLane,
+        stage: Redactor,
+        decisions: DecisionReader,
+        generations: Verifier,
+        policy_current: PolicyCurrent = always_current,
+    ) -> None:
+        self._generations = generations
+        self._policy_current = policy_current
         self._inner = inner
         self._stage = stage
         self._decisions = decisions
@@ -69,6 +110,7 @@ class ReleaseLane:
         """Reads the decisions named, then releases."""
         for first in range(0, len(records), RECORDS_AT_ONCE):
             piece = records[first : first + RECORDS_AT_ONCE]
+            await known_to(self._generations, piece, self._policy_current)
             await self._decisions.fetch(self._stage.sources(piece))
             await self._inner.advance(piece)
 

@@ -2,13 +2,13 @@
 stage writes and which stages read which topic, for how long it stays and whose clock stamps it.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from sluicegate.enforcer.seal import Place
+from sluicegate.schemas.ids import REPLY_NAME
 
 ENFORCER: Final = "enforcer"
 RUNNER: Final = "runner"
@@ -21,8 +21,6 @@ APPLICATION: Final = "application"
 """One application: what it may read is its own reply topic, and the refusals that name nobody."""
 STAGES: Final = (ENFORCER, RUNNER, REDACTOR, DELIVERY, SINK)
 BATCH_OVERHEAD_BYTES: Final = 64 * 1024
-REPLY_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
-"""What a reply topic may be called after `<tenant>.replies.`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +171,7 @@ class Topology:
         Raises:
             KeyError: the topic is none of this tenant's.
         """
-        name = topic.removeprefix(f"{self.tenant}.")
+        name = topic.removeprefix(self.prefix)
         family, dot, rest = name.partition(".")
         if family == REPLIES.name and dot and REPLY_NAME.fullmatch(rest):
             return REPLIES
@@ -223,12 +221,17 @@ class Topology:
         )
 
     def source(self, stage: str) -> str:
-        """The topic that `stage` reads.
+        """The topic whose partitions the workers of `stage` share.
 
         Raises:
-            KeyError: the stage writes no sealed topic.
+            KeyError: they share none.
         """
-        return self.topic(SEALED[stage].source)
+        return self.releases if stage == DELIVERY else self.topic(SEALED[stage].source)
+
+    @property
+    def prefix(self) -> str:
+        """What every topic of this tenant begins with, and no topic of another."""
+        return f"{self.tenant}."
 
     def group(self, stage: str) -> str:
         """The consumer group of a stage; it decides who holds which partition and nothing else."""

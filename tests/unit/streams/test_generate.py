@@ -1,100 +1,20 @@
 """The runner's lane over an in-memory broker: one generation a decision, none without an effective allow."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 from memory_log import MemoryLog
-from stages import KEYS, TOPICS, as_unsent, decision, place, sealed, signer, verifier
+from runner_lane import CountingModel, covered, generations, lane, put_decisions, run_until, until
+from stages import KEYS, TOPICS, decision, place, signer, verifier
 
 from sluicegate.enforcer.grant import Grant
-from sluicegate.enforcer.log import SealedLog
-from sluicegate.enforcer.seal import Effective
-from sluicegate.schemas import codec
+from sluicegate.enforcer.seal import Verifier
 from sluicegate.schemas.codes import Code
-from sluicegate.schemas.errors import ContinuityError
-from sluicegate.schemas.events import GenerationFinished, ModelRun, Outcome
+from sluicegate.schemas.errors import ContinuityError, Unavailable
+from sluicegate.schemas.events import Outcome
 from sluicegate.schemas.records import Record, Unsent
 from sluicegate.streams.generate import GenerationLane, Ran
-
-RUN = ModelRun(
-    provider="test", graph_digest="g", tokenizer_digest="t", seed=0, prompt_tokens=1, output_tokens=1, finish="stop"
-)
-
-
-class CountingModel:
-    """Answers with the prompt's text; `slow` decisions wait until `release` is set."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-        self.slow: set[str] = set()
-        self.release = asyncio.Event()
-
-    async def run(self, grant: Grant, *, cancelled: Callable[[], bool]) -> Ran:
-        self.calls.append(grant.decision.decision_id)
-        if grant.decision.decision_id in self.slow:
-            await self.release.wait()
-        if cancelled():
-            return Ran(code=Code.MODEL_FAILED, text=None, run=None)
-        return Ran(code=Code.OK, text=grant.decision.prompt[0].text(), run=RUN)
-
-
-def lane(log: MemoryLog, model: CountingModel, *, window_size: int = 4) -> GenerationLane:
-    return GenerationLane(
-        broker=log,
-        model=model,
-        decisions=verifier("enforcer"),
-        generations=verifier("runner"),
-        signer=signer("runner"),
-        window_size=window_size,
-        slice_bytes_max=100_000,
-        clock_ms=lambda: 5_000,
-        may_append=lambda: True,
-    )
-
-
-def put_decisions(log: MemoryLog, allows: list[bool], **options: int | None) -> None:
-    at = len(log.partitions.get((TOPICS["enforcer"], 0), []))
-    records = [
-        as_unsent(decision(at + index, allow=allow, deadline_ms=options.get("deadline_ms")))
-        for index, allow in enumerate(allows)
-    ]
-    batch = sealed("enforcer", records, at=at, source_first=at, source_last=at + len(allows) - 1)
-    log.put(TOPICS["enforcer"], 0, batch)
-
-
-def generations(log: MemoryLog) -> list[GenerationFinished]:
-    """Effective generations, in log order."""
-    folded = SealedLog(verifier("runner"), in_order=False)
-    return [
-        codec.decode(record.value, GenerationFinished)
-        for record in log.partitions.get((TOPICS["runner"], 0), [])
-        if isinstance(folded.observe(record), Effective)
-    ]
-
-
-def covered(log: MemoryLog) -> list[int]:
-    """Every decision offset that an effective generation covers, sorted, repeats kept."""
-    return sorted(
-        offset
-        for each in generations(log)
-        for offset in range(each.source.offset, each.source.offset + each.source.count)
-    )
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Lets the lane's tasks run until the condition holds; the caller sets the time limit."""
-    while not condition():  # noqa: ASYNC110 - the condition is about the log, which tells nobody
-        await asyncio.sleep(0)
-
-
-async def run_until(log: MemoryLog, model: CountingModel, sources: int, window_size: int = 4) -> None:
-    each = lane(log, model, window_size=window_size)
-    start = await each.recover()
-    async with asyncio.timeout(10):
-        await each.advance(log.partitions[(TOPICS["enforcer"], 0)][start:])
-        await until(lambda: len(covered(log)) == sources)
-    await each.close()
 
 
 async def test_each_decision_gets_one_generation_and_only_allows_are_run() -> None:
@@ -183,6 +103,70 @@ async def test_a_failed_append_is_read_back_and_redone_once(fault: str) -> None:
     assert fault != "intruder" or total > 4  # the positive control: void records do stand in the log
 
 
+async def test_a_call_that_was_told_to_stop_is_made_again_when_the_lease_is_back() -> None:
+    """A lapsed lease is no failure of the request: nothing is appended for it, and its answer comes later."""
+    log, model, held = MemoryLog(), CountingModel(), True
+    model.slow = {"d1-0-0"}
+    put_decisions(log, [True])
+    each = lane(log, model, held=lambda: held)
+    await each.recover()
+    await each.advance(log.partitions[(TOPICS["enforcer"], 0)])
+    async with asyncio.timeout(10):
+        await until(lambda: bool(model.calls))
+        held = False
+        model.release.set()
+        await asyncio.sleep(0.1)
+        assert (generations(log), len(model.calls)) == ([], 1)
+        held = True
+        await until(lambda: covered(log) == [0])
+    await each.close()
+    assert [found.outcome for found in generations(log)] == [Outcome.ANSWERED]
+    assert model.calls == ["d1-0-0"] * 2
+
+
+async def test_a_run_that_grew_while_an_append_of_it_was_in_doubt_loses_no_source() -> None:
+    class Doubtful(MemoryLog):
+        """The first append lands, and its acknowledgement is lost when more of the run is there."""
+
+        landed = asyncio.Event()
+        more = asyncio.Event()
+
+        async def append(self, topic: str, partition: int, records: Sequence[Unsent]) -> int:
+            base = await super().append(topic, partition, records)
+            if topic == TOPICS["runner"] and not self.landed.is_set():
+                self.landed.set()
+                await self.more.wait()
+                raise Unavailable("the acknowledgement was lost")
+            return base
+
+        async def read(
+            self, topic: str, partition: int, *, start: int, end: int | None = None
+        ) -> AsyncIterator[list[Record]]:
+            if topic == TOPICS["runner"] and self.more.is_set():
+                await self.read_on.wait()
+            async for batch in super().read(topic, partition, start=start, end=end):
+                yield batch
+
+        read_on = asyncio.Event()
+
+    log, model = Doubtful(), CountingModel()
+    log.put(TOPICS["enforcer"], 0, [Unsent(key=b"k", value=b"foreign")] * 8)
+    records = log.partitions[(TOPICS["enforcer"], 0)]
+    each = lane(log, model, window_size=16)
+    await each.recover()
+    async with asyncio.timeout(10):
+        await each.advance(records[:2])
+        await log.landed.wait()
+        log.more.set()
+        await asyncio.sleep(0.1)
+        await each.advance(records[2:5])
+        log.read_on.set()
+        await each.advance(records[5:])
+        await until(lambda: covered(log) == list(range(8)))
+    await each.close()
+    assert [(found.source.offset, found.source.count) for found in generations(log)][:1] == [(0, 2)]
+
+
 async def test_past_its_deadline_no_model_call_starts() -> None:
     log, model = MemoryLog(), CountingModel()
     put_decisions(log, [True], deadline_ms=4_999)
@@ -243,38 +227,31 @@ def test_a_grant_is_made_by_verification_alone() -> None:
     assert place("runner").stage == "runner"
 
 
-async def test_a_long_log_is_read_back_only_as_far_as_the_window_needs() -> None:
-    class CountingLog(MemoryLog):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first_read: int | None = None
-
-        async def read(
-            self, topic: str, partition: int, *, start: int, end: int | None = None
-        ) -> AsyncIterator[list[Record]]:
-            if topic == TOPICS["runner"] and self.first_read is None:
-                self.first_read = start
-            async for batch in super().read(topic, partition, start=start, end=end):
-                yield batch
-
-    log, model = CountingLog(), CountingModel()
-    put_decisions(log, [False, True] * 40)
-    await run_until(log, model, 80)
-    log.first_read = None
+@pytest.mark.parametrize("asks", [True, False])
+async def test_a_grant_under_a_key_that_is_not_heard_of_yet_waits_for_the_policy(asks: bool) -> None:
+    """The control is a lane that does not ask: to that one, the grant of a new colleague is a forgery."""
+    log, model, known = MemoryLog(), CountingModel(), {}
     put_decisions(log, [True])
-    await run_until(log, model, 81)
-    assert log.first_read == 80 - 4 * 4
-    assert covered(log) == list(range(81))
-    assert model.calls.count("d1-0-80") == 1
-    assert len(model.calls) == 41
 
+    async def policy_current() -> None:
+        known.update(KEYS if asks else {})
 
-async def test_a_flood_of_foreign_outputs_makes_the_read_back_go_further() -> None:
-    log, model = MemoryLog(), CountingModel()
-    put_decisions(log, [True] * 12)
-    await run_until(log, model, 12)
-    log.put(TOPICS["runner"], 0, [Unsent(key=None, value=b"junk")] * 100)
-    put_decisions(log, [True])
-    await run_until(log, model, 13)
-    assert covered(log) == list(range(13))
-    assert len(model.calls) == 13
+    each = GenerationLane(
+        broker=log,
+        model=model,
+        decisions=Verifier(place("enforcer"), lambda: known),
+        generations=verifier("runner"),
+        signer=signer("runner"),
+        window_size=4,
+        slice_bytes_max=100_000,
+        clock_ms=lambda: 5_000,
+        may_append=lambda: True,
+        policy_current=policy_current,
+    )
+    await each.recover()
+    known.clear()
+    async with asyncio.timeout(10):
+        await each.advance(log.partitions[(TOPICS["enforcer"], 0)])
+        await until(lambda: covered(log) == [0])
+    await each.close()
+    assert [found.code for found in generations(log)] == [Code.OK if asks else Code.FORGED]

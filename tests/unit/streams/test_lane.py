@@ -5,6 +5,7 @@ from counting import Counting, check_one_to_one
 from memory_log import MemoryLog
 from streams_worker import KEY, SIGNER
 
+from sluicegate.enforcer.ports import FORGETS
 from sluicegate.enforcer.seal import Place, StageKey, Verifier, seal_slice
 from sluicegate.schemas import codec
 from sluicegate.schemas.codes import Code
@@ -160,7 +161,7 @@ async def test_a_key_that_is_not_admitted_stops_the_lane_at_its_first_slice() ->
     other = StageKey(key_id=KeyId("other"), stage=KEY.stage, public=KEY.public, not_before_ms=0, revoked_at_ms=None)
     one = lane(log, verifier=Verifier(PLACE, lambda: {other.key_id: other}))
     await one.recover()
-    with pytest.raises(ConfigurationError, match="admit its key"):
+    with pytest.raises(ConfigurationError, match="run `sluicegate keys new stage enforcer`"):
         await one.advance(ask(log, 3))
 
 
@@ -187,3 +188,47 @@ async def test_a_writer_that_is_always_faster_is_told_of_and_stops_nothing_for_g
         await one.advance(records)
     await one.advance(records)
     assert (await check_one_to_one(log, VERIFIER, source_topic=SOURCE)).sound
+
+
+async def test_a_partition_that_was_quiet_until_everything_was_deleted_goes_on() -> None:
+    """The control is a request that came since: it may have been answered, so nobody guesses."""
+    log = MemoryLog()
+    one = forgetful(log)
+    await one.recover()
+    await one.advance(ask(log, 10))
+    log.starts = {PLACE.topic: 10, SOURCE: 10}
+    again = forgetful(log)
+    assert await again.recover() == 10
+    records = ask(log, 1)
+    with pytest.raises(ContinuityError, match="no slice that it keeps is effective"):
+        await forgetful(log).recover()
+    await again.advance(records)
+    assert again.frontier == 11
+    assert await forgetful(log).recover() == 11
+
+
+def forgetful(log: MemoryLog) -> Lane:
+    """A lane whose stage needs nothing of what it wrote before."""
+
+    class Forgetful(Counting):
+        memory = FORGETS
+
+    found = lane(log)
+    found._stage = Forgetful()
+    return found
+
+
+@pytest.mark.parametrize("asks", [True, False])
+async def test_a_slice_under_a_key_that_is_not_heard_of_yet_is_not_answered_again(asks: bool) -> None:
+    """The control is a lane that does not ask: it takes its colleague's slice for a forgery, and would decide again."""
+    log, known = MemoryLog(), {}
+    colleague = lane(log)
+    await colleague.recover()
+    await colleague.advance(ask(log, 6))
+
+    async def policy_current() -> None:
+        known.update({KEY.key_id: KEY} if asks else {})
+
+    late = lane(log, verifier=Verifier(PLACE, lambda: known))
+    late._policy_current = policy_current
+    assert await late.recover() == (6 if asks else 0)
