@@ -16,7 +16,7 @@ from sluicegate.home import Home
 from sluicegate.installation import EXPIRES_MS, Installation
 from sluicegate.keys import signer_of
 from sluicegate.schemas import codec
-from sluicegate.schemas.codes import Code
+from sluicegate.schemas.codes import Code, ReleaseOutcome
 from sluicegate.schemas.events import (
     DecisionMade,
     GenerationFinished,
@@ -82,7 +82,7 @@ def release(request_offset: int) -> ReleaseMade:
     return ReleaseMade(
         release_id="r1-0-0",
         source=Source(offset=FAR, count=1, digest=b"", timestamp_ms=0),
-        outcome=Outcome.ANSWERED,
+        outcome=ReleaseOutcome.RELEASED,
         code=Code.OK,
         retryable=False,
         request_offset=request_offset,

@@ -6,7 +6,7 @@ from typing import Final, cast
 
 from fixtures_stack import ask
 
-from sluicegate.client import Client, Prepared
+from sluicegate.dev_client import Client, Prepared
 from sluicegate.enforcer.identity import proof_audience
 from sluicegate.enforcer.partition import partition_of
 from sluicegate.home import Home

@@ -1,6 +1,7 @@
 """The example company in memory: its policy log, its services' keys, and requests proved as a producer proves them."""
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -115,7 +116,13 @@ def policy_log() -> PolicyLog:
     return log
 
 
-def gate(partition: int = 0, *, slice_bytes_max: int = 900_000, log: PolicyLog | None = None) -> Gate:
+def gate(
+    partition: int = 0,
+    *,
+    slice_bytes_max: int = 900_000,
+    log: PolicyLog | None = None,
+    schema_ids: Mapping[int, str] | None = None,
+) -> Gate:
     """A fresh gate over the company's policy."""
     config = GateConfig(
         epoch=1,
@@ -125,6 +132,7 @@ def gate(partition: int = 0, *, slice_bytes_max: int = 900_000, log: PolicyLog |
         request_bytes_max=256 * 1024,
         stale_after_ms=600_000,
         slice_bytes_max=slice_bytes_max,
+        schema_ids=schema_ids or {},
     )
     return Gate(config, (log or policy_log()).at)
 

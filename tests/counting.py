@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sluicegate.enforcer.ports import Proposal
+from sluicegate.enforcer.ports import Memory, Proposal
 from sluicegate.enforcer.seal import Effective, Verifier, source_digest
 from sluicegate.schemas import codec
 from sluicegate.schemas.codes import Code
@@ -33,6 +33,13 @@ class Counting:
 
     def __init__(self) -> None:
         self.count = 0
+
+    @property
+    def memory(self) -> Memory:
+        return Memory(window_ms=2**60, count_max=2**60, counts=lambda _: True)
+
+    def lose(self, time_ms: int) -> None:
+        raise AssertionError("an output counts for ever")
 
     def fold(self, effective: Effective) -> None:
         self.count += 1

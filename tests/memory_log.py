@@ -1,6 +1,6 @@
 """The broker port in memory: partitions as lists, with faults on demand (`lose`, `misplace`)."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from sluicegate.schemas.errors import Unavailable
 from sluicegate.schemas.records import Record, Unsent
@@ -14,6 +14,9 @@ class MemoryLog:
         self.unacknowledged = 0
         self.lost = 0
         self.intruders: list[Unsent] = []
+        self.starts: dict[str, int] = {}
+        self.known: set[str] = set()
+        self.missing: set[str] = set()
 
     def put(self, topic: str, partition: int, records: Sequence[Unsent], timestamp_ms: int = 0) -> int:
         log = self.partitions.setdefault((topic, partition), [])
@@ -47,12 +50,16 @@ class MemoryLog:
     async def read(
         self, topic: str, partition: int, *, start: int, end: int | None = None
     ) -> AsyncIterator[list[Record]]:
+        assert start >= self.starts.get(topic, 0), "what was deleted is not read"
         records = self.partitions.get((topic, partition), [])[start:end]
         for first in range(0, len(records), 7):
             yield records[first : first + 7]
 
+    async def topics(self) -> Mapping[str, int]:
+        return {topic: 1 for topic in self.known if topic not in self.missing}
+
     async def start_offset(self, topic: str, partition: int) -> int:
-        return 0
+        return self.starts.get(topic, 0)
 
     async def end_offset(self, topic: str, partition: int) -> int:
         return len(self.partitions.get((topic, partition), []))

@@ -11,12 +11,12 @@ from sluicegate.enforcer.identity import hash_claim, proof_audience, prove
 from sluicegate.enforcer.judgement import Refused
 from sluicegate.enforcer.partition import partition_of
 from sluicegate.enforcer.seen import SeenProofs
-from sluicegate.enforcer.strict_json import encode_base64url
 from sluicegate.keys import PrivateKey, public_jwk
 from sluicegate.proof import make_proof, make_token, proof_headers
 from sluicegate.schemas.codes import Code
 from sluicegate.schemas.events import Identity
 from sluicegate.schemas.records import Record
+from sluicegate.schemas.strict_json import encode_base64url
 
 NOW_S = 1_800_000_000
 PARTITIONS = 12

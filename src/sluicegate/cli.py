@@ -17,14 +17,19 @@ from sluicegate.schemas.errors import ConfigurationError, SluicegateError
 
 # Name -> the module and the click command in it, and one line for `sluicegate --help` (so that help imports nothing).
 COMMANDS: dict[str, tuple[str, str]] = {
-    "up": ("sluicegate.commands.up:up", "start the stack: broker, gate, runner, redactor, audit"),
+    "up": ("sluicegate.commands.up:up", "start the stack: broker, gate, runner, redactor, delivery, audit"),
     "down": ("sluicegate.commands.up:down", "stop the stack"),
     "status": ("sluicegate.commands.up:status", "show what runs"),
     "demo": ("sluicegate.commands.demo:demo", "the example company, beat by beat"),
     "ask": ("sluicegate.commands.ask:ask", "ask the model as somebody of the example company"),
     "audit": ("sluicegate.commands.audit:audit", "ask the audit: sql, show, questions"),
     "replay": ("sluicegate.commands.replay:replay", "decide the recorded history again under another bundle"),
+    "keys": ("sluicegate.commands.keys:keys", "make, list and revoke keys"),
     "publish": ("sluicegate.commands.publish:publish", "sign and publish the policy bundle and the directory"),
+    "doctor": ("sluicegate.commands.doctor:doctor", "check this installation and say how to mend it"),
+    "schemas": ("sluicegate.commands.schemas:schemas", "list, register or write the schemas that producers use"),
+    "topics": ("sluicegate.commands.topics:topics", "create and verify topics and rights of a deployment"),
+    "health": ("sluicegate.commands.health:health", "whether one stage is well, for a container's health check"),
     "run": ("sluicegate.commands.run:run", "run one stage in the foreground"),
 }
 

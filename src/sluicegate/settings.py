@@ -16,6 +16,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sluicegate.schemas.errors import ConfigurationError
 
 PREFIX = "SLUICEGATE_"
+GIVEN = "given"
+"""Kind of a broker that somebody else runs."""
 # What of the surroundings a child process needs to run at all; the rest of the caller's environment stays outside.
 PASSED_ON = (
     "PATH",
@@ -27,6 +29,7 @@ PASSED_ON = (
     "PYTHONPATH",
     "LD_LIBRARY_PATH",
     "CUDA_VISIBLE_DEVICES",
+    "XDG_CACHE_HOME",
 )
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
@@ -83,6 +86,10 @@ class Settings(BaseSettings):
     """Names this process among those of its stage, so that a restart within the session timeout moves no partition."""
     registry_url: str = Field(default="", max_length=1000)
     """A Confluent-compatible schema registry; empty: single-object encoding alone."""
+    registry_credentials_file: Path | None = None
+    """A file of mode 0600 that holds `user:password` for the registry, on one line."""
+    registry_ca_file: Path | None = None
+    """None: the certificate authorities of the system."""
     epoch: int = Field(default=1, ge=1, le=2**31 - 1)
     event_time: Literal["broker", "enforcer"] = "broker"
     """Whose clock stamps requests: the embedded broker keeps the producer's stamps, so there it is the enforcer's."""
@@ -145,10 +152,17 @@ class Settings(BaseSettings):
         """The file that holds people, services, datasets and models."""
         return self.directory_path if self.directory_path is not None else self.bundle_dir / "directory.json"
 
-    def attached(self, *, bootstrap: str, epoch: int) -> "Settings":
-        """Return these settings pointed at the one-box broker that runs at `bootstrap` under `epoch`."""
-        event_time = "enforcer" if self.broker == "embedded" else "broker"
-        changes = {"bootstrap": bootstrap, "epoch": epoch, "event_time": event_time, "replication": 1}
+    def attached(self, *, bootstrap: str, epoch: int, broker: str = "") -> "Settings":
+        """Return these settings pointed at the broker that runs at `bootstrap` under `epoch`.
+
+        `broker`: the kind that `up` started, which may not be the one that this process would; `GIVEN` where it started
+        none, and what these settings say of the broker holds.
+        """
+        kind = broker or self.broker
+        changes: dict[str, object] = {"bootstrap": bootstrap, "epoch": epoch}
+        if kind != GIVEN:
+            event_time = "enforcer" if kind == "embedded" else "broker"
+            changes |= {"broker": kind, "event_time": event_time, "replication": 1}
         return self.model_copy(update=changes)
 
     def environment(self) -> dict[str, str]:
@@ -177,6 +191,15 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         return Settings()
     except ValidationError as error:
         raise ConfigurationError(_first_line(error)) from None
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be fetched again: XDG_CACHE_HOME where that is an absolute path, else `~/.cache`.
+
+    Source: XDG Base Directory Specification 0.8.
+    """
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return named if named.is_absolute() else Path.home() / ".cache"
 
 
 def _first_line(error: ValidationError) -> str:

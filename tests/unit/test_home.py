@@ -81,6 +81,20 @@ def test_the_owner_gives_it_back_at_the_end_of_the_block(tmp_path: Path) -> None
     assert home.owner() is None
 
 
+@pytest.mark.parametrize(
+    ("label", "taken"), [("1", True), ("2", True), ("3", False), ("0", False), ("", False), ("x", False)]
+)
+def test_a_log_that_was_kept_has_an_epoch_that_was_counted_here(tmp_path: Path, label: str, taken: bool) -> None:
+    home = open_home(tmp_path / "data")
+    home.raise_epoch()
+    home.raise_epoch()
+    if taken:
+        assert home.epoch_labelled(label) == int(label)
+        return
+    with pytest.raises(ConfigurationError, match="belongs to another data directory"):
+        home.epoch_labelled(label)
+
+
 def test_the_epoch_rises_by_one_and_is_kept(tmp_path: Path) -> None:
     assert open_home(tmp_path / "data").epoch() == 0
     assert [open_home(tmp_path / "data").raise_epoch() for _ in range(3)] == [1, 2, 3]

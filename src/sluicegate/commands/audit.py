@@ -1,15 +1,20 @@
 """`sluicegate audit`: questions in SQL, ready ones, and the whole story of one request, from the rows of the audit."""
 
 import json
+from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sluicegate.audit_access import audit_config
 from sluicegate.home import open_home
+from sluicegate.keys import read_secret
+from sluicegate.schemas.errors import ConfigurationError
 from sluicegate.settings import load_settings
-from sluicegate.sinks.clickhouse import AuditConfig
+from sluicegate.sinks.clickhouse import DATABASE, AuditConfig
+from sluicegate.sinks.clickhouse import install as install_audit
 from sluicegate.sinks.queries import QUESTIONS, Question, question
 from sluicegate.sinks.question import Result
 from sluicegate.sinks.serve import asking
@@ -22,9 +27,30 @@ def audit() -> None:
     """Ask the audit: who asked what, why it was allowed or denied, what the model read and what left the house."""
 
 
-def audit_config() -> AuditConfig:
-    """Where this installation's audit lies."""
-    return AuditConfig(path=open_home(load_settings().home).audit)
+def auditor_config() -> AuditConfig:
+    """Where this installation's audit lies, for somebody who reads it."""
+    settings = load_settings()
+    return audit_config(settings, open_home(settings.home), reads=True)
+
+
+@audit.command()
+@click.option("--admin", default="default", show_default=True, help="account of the server that may make users")
+@click.option("--admin-password-file", type=click.Path(path_type=Path), required=True, help="mode 600, one line")
+@click.option("--network", "networks", multiple=True, metavar="CIDR", help="whence both may come [default: anywhere]")
+def install(admin: str, admin_password_file: Path, networks: tuple[str, ...]) -> int:
+    """Make tables, views and the two accounts on the ClickHouse server of `SLUICEGATE_CLICKHOUSE_HOST`.
+
+    Once, and again to change the accounts' passwords; the embedded audit needs no such thing.
+    """
+    settings = load_settings()
+    if not settings.clickhouse_host:
+        raise ConfigurationError(
+            "the embedded audit makes its own tables; for a server set `SLUICEGATE_CLICKHOUSE_HOST`"
+        )
+    config = audit_config(settings, open_home(settings.home), writes=True, reads=True)
+    install_audit(config, user=admin, password=read_secret(admin_password_file), networks=networks)
+    click.echo(f"  installed: database `{DATABASE}`, `{config.user}` may add rows, `{config.auditor}` may read them")
+    return 0
 
 
 @audit.command()
@@ -32,7 +58,7 @@ def audit_config() -> AuditConfig:
 @click.option("--json", "as_json", is_flag=True, help="one JSON object a row")
 def sql(query: str, *, as_json: bool) -> int:
     """Run QUERY, which may only read: tables and views are listed in docs/auditing.md."""
-    with asking(audit_config()) as auditor:
+    with asking(auditor_config()) as auditor:
         found = auditor.sql(query)
     if as_json:
         for row in found.rows:
@@ -49,7 +75,7 @@ def sql(query: str, *, as_json: bool) -> int:
 @click.argument("request")
 def show(request: str) -> int:
     """Show the whole story of REQUEST: a request id, a decision id, or the number at the end of a request id."""
-    with asking(audit_config()) as auditor:
+    with asking(auditor_config()) as auditor:
         found = story(auditor, request)
     Console().print(render(found))
     return 0
@@ -61,7 +87,7 @@ def questions(name: str | None) -> int:
     """Answer the ready questions, each with its SQL; exit code 1 where an answer that must be empty is not."""
     console = Console()
     bad = False
-    with asking(audit_config()) as auditor:
+    with asking(auditor_config()) as auditor:
         for each in QUESTIONS if name is None else (question(name),):
             found = auditor.sql(each.sql)
             print_answer(console, each, found)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from sluicegate.attached import attach
 from sluicegate.home import open_home
 from sluicegate.publish import publish as publish_policy
 from sluicegate.settings import load_settings
@@ -13,13 +14,16 @@ from sluicegate.settings import load_settings
 @click.command()
 @click.option("--bundle", type=click.Path(path_type=Path), help="folder of the bundle (default: the setting)")
 def publish(bundle: Path | None) -> int:
-    """Publish the policy bundle and the directory; what does not validate is refused and nothing changes."""
+    """Publish the policy bundle and the directory; what does not validate is refused and nothing changes.
+
+    It goes to the stack that runs here, else to the broker that `SLUICEGATE_BOOTSTRAP` names; that needs the
+    publisher's key, the root's metadata and the public halves of the stage keys in `SLUICEGATE_KEYS_DIR`, no other key.
+    """
     settings = load_settings()
-    home = open_home(settings.home)
-    state = home.running()
-    settings = settings.model_copy(update={"home": home.root, **({"bundle_dir": bundle} if bundle else {})})
-    attached = settings.attached(bootstrap=state.bootstrap, epoch=state.epoch)
-    found = asyncio.run(publish_policy(attached, attached.bundle_dir, attached.directory))
+    attached, one_box = attach(settings, open_home(settings.home))
+    bundle_dir = attached.bundle_dir if bundle is None else bundle
+    directory = attached.model_copy(update={"bundle_dir": bundle_dir}).directory
+    found = asyncio.run(publish_policy(attached, bundle_dir, directory, development=one_box))
     verb = "published" if found.changed else "already in force:"
     click.echo(
         f"  {verb} bundle v{found.version} {found.digest[:19]}.. ({found.policies} policies), "

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sluicegate.bundle_folder import read_bundle
-from sluicegate.commands.audit import audit_config
+from sluicegate.commands.audit import auditor_config
 from sluicegate.sinks.auditor import Auditor
 from sluicegate.sinks.replay import replay as replay_history
 from sluicegate.sinks.replay_report import Report, fail_on, render
@@ -26,7 +26,7 @@ def replay(bundle: Path, limits: tuple[str, ...], *, as_json: bool) -> int:
     """
     wanted = [fail_on(limit) for limit in limits]
     content = read_bundle(bundle)
-    with asking(audit_config()) as auditor:
+    with asking(auditor_config()) as auditor:
         report = replay_with_progress(auditor, content, Console(stderr=True))
     broken = [text for text in (limit.broken_by(report) for limit in wanted) if text is not None]
     if as_json:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import click
 
 from sluicegate import logs
+from sluicegate.home import open_home
 from sluicegate.schemas.errors import ConfigurationError
 from sluicegate.settings import Settings, load_settings
 from sluicegate.supervisor import STAGES
@@ -27,6 +28,7 @@ def run(stage: str) -> int:
     if not settings.bootstrap:
         msg = "a single stage needs a broker: set `SLUICEGATE_BOOTSTRAP`, or start the whole stack with `sluicegate up`"
         raise ConfigurationError(msg)
+    settings = settings.model_copy(update={"home": open_home(settings.home).root})
     from sluicegate.wiring import run_stage  # the stages' libraries, for this command alone
 
     asyncio.run(until_told(run_stage, stage, settings))

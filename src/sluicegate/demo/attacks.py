@@ -8,7 +8,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sluicegate.client import Client, Prepared
+from sluicegate.dev_client import Client, Prepared
 from sluicegate.enforcer.partition import partition_of
 from sluicegate.enforcer.seal import Place, Signer, seal_slice
 from sluicegate.schemas import codec

@@ -13,9 +13,9 @@ from typing import Annotated, Final, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from sluicegate.enforcer.strict_json import JsonObject, loads_object
 from sluicegate.schemas.errors import ConfigurationError
 from sluicegate.schemas.events import Document, FieldText, Message, Parameters, RequestSubmitted, Role
+from sluicegate.schemas.strict_json import JsonObject, loads_object
 
 FOLDER: Final = Path("demo")
 HELPDESK: Final = "helpdesk-app"

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sluicegate.client import Client, Prepared
 from sluicegate.clock import advance_to_hour
 from sluicegate.demo.attacks import forge_grants, steal_proof, truncate
 from sluicegate.demo.cases import Attack, Day, People, Row
+from sluicegate.dev_client import Client, Prepared
 from sluicegate.schemas.errors import Unavailable
 from sluicegate.schemas.events import ReleaseMade
 from sluicegate.schemas.ids import EventKey

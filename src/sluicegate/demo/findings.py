@@ -31,7 +31,7 @@ SENT_BEFORE_SQL: Final = """SELECT count() FROM decisions
 WHERE effective = 1 AND epoch = {epoch} AND startsWith(ifNull(request_id, ''), 'demo-')"""
 COUNTS_SQL: Final = """SELECT
     (SELECT count() FROM requests WHERE epoch = {epoch}) AS requests,
-    (SELECT count() FROM releases WHERE effective = 1 AND outcome = 'ANSWERED' AND epoch = {epoch}) AS answered,
+    (SELECT count() FROM releases WHERE effective = 1 AND outcome = 'RELEASED' AND epoch = {epoch}) AS answered,
     (SELECT count() FROM decisions WHERE effective = 1 AND verdict = 'DENY' AND epoch = {epoch}) AS denied,
     (SELECT countIf(void_reason != '{displaced}') FROM decisions
      WHERE effective = 0 AND epoch = {epoch}) AS refused_as_forged,

@@ -202,5 +202,5 @@ def _own_keys(settings: Settings) -> dict[str, str]:
     for stage in SEALED:
         names = folder.of(KeyKind.STAGE, stage)
         if names:
-            found[stage] = key_id_of(folder.load(names[-1]), stage)
+            found[stage] = key_id_of(folder.load(names[0]), stage)
     return found
