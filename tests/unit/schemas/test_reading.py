@@ -228,10 +228,11 @@ STRANGE = st.one_of(
     WORDS,
     FRACTIONS,
     st.sampled_from([0, -1, 2**31, -(2**31), -(2**31) - 1, 2**63, -(2**63), -(2**63) - 1, 10**308, 10**309, "user"]),
-    st.just([]),
-    st.just({}),
-    st.just([[]]),
-    st.just({"role": "user", "content": ""}),
+    # Made anew each time: a body is changed further, and the next one must not find what was put into it.
+    st.builds(list),
+    st.builds(dict),
+    st.builds(lambda: [[]]),
+    st.builds(lambda: {"role": "user", "content": ""}),
 )
 
 
