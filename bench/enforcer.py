@@ -160,6 +160,7 @@ class Bench:
             output=output,
             warm_up=self._plan.warm_up,
             total=load.count,
+            broker=self._plan.broker,
             light=mix == SHELL,
             profile=profile,
         )
@@ -194,7 +195,7 @@ async def measure(plan: Plan, console: Console, *, profile: bool) -> list[Run]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sluicegate-bench-")))
         home = open_home(folder / "home")
         bootstrap = await stack.enter_async_context(running_broker(plan.broker, home))
-        settings = bench_settings(home=home.root, bootstrap=bootstrap)
+        settings = bench_settings(home=home.root, bootstrap=bootstrap, kind=plan.broker)
         broker = await stack.enter_async_context(Broker(broker_config(settings, "bench")))
         workers = Workers(home.logs)
         stack.push_async_callback(workers.stop)

@@ -111,7 +111,7 @@ async def measure(rates: Sequence[int], seconds: float, repeats: int) -> list[Wa
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sluicegate-bench-")))
         home = open_home(folder / "home")
         bootstrap = await stack.enter_async_context(running_broker("kafka", home))
-        settings = bench_settings(home=home.root, bootstrap=bootstrap)
+        settings = bench_settings(home=home.root, bootstrap=bootstrap, kind="kafka")
         broker = await stack.enter_async_context(Broker(broker_config(settings, "bench")))
         workers = Workers(home.logs)
         stack.push_async_callback(workers.stop)

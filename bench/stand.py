@@ -18,11 +18,12 @@ from sluicegate.streams.topology import BATCH_OVERHEAD_BYTES, ENFORCER, Topology
 
 ENV, TENANT, EPOCH, PARTITIONS = "bench", "bench", 1, 2
 SLICE_RECORDS = 512
+EMBEDDED_WAIT_MS = 30
 SESSION_TIMEOUT_S = 2.0  # the embedded broker lets a group wait for most of it before it joins
 RulesAt = Callable[[int], Rules | NotReady]
 
 
-def bench_settings(*, home: Path, bootstrap: str) -> Settings:
+def bench_settings(*, home: Path, bootstrap: str, kind: str) -> Settings:
     """The product's defaults, on this bench's broker and data directory; event time is the requests' stamps."""
     return Settings(
         env=ENV,
@@ -34,6 +35,7 @@ def bench_settings(*, home: Path, bootstrap: str) -> Settings:
         replication=1,
         event_time="broker",
         session_timeout_s=SESSION_TIMEOUT_S,
+        fetch_wait_ms=EMBEDDED_WAIT_MS if kind == "embedded" else None,
     )
 
 
@@ -43,7 +45,7 @@ def broker_config(settings: Settings, client: str) -> BrokerConfig:
         bootstrap=settings.bootstrap,
         client_id=f"bench-{client}",
         request_timeout_s=settings.request_timeout_s,
-        fetch_wait_ms=settings.fetch_wait_ms,
+        fetch_wait_ms=settings.fetch_wait,
         batch_bytes_max=settings.slice_bytes_max + BATCH_OVERHEAD_BYTES,
         session_timeout_s=settings.session_timeout_s,
     )
@@ -60,6 +62,7 @@ class Task:
     output: str
     warm_up: int
     total: int
+    broker: str = "kafka"
     light: bool = False
     profile: str = ""
 
@@ -69,7 +72,7 @@ class Stand:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.settings = bench_settings(home=Path(task.home), bootstrap=task.bootstrap)
+        self.settings = bench_settings(home=Path(task.home), bootstrap=task.bootstrap, kind=task.broker)
         self.installation = Installation(self.settings, Home(root=self.settings.home))
         self.topology = Topology(tenant=TENANT, partitions=PARTITIONS)
         self.config: BrokerConfig = broker_config(self.settings, task.contender)

@@ -26,7 +26,7 @@ def broker_config(settings: Settings, client: str) -> BrokerConfig:
         bootstrap=settings.bootstrap,
         client_id=f"sluicegate-{client}",
         request_timeout_s=settings.request_timeout_s,
-        fetch_wait_ms=settings.fetch_wait_ms,
+        fetch_wait_ms=settings.fetch_wait,
         batch_bytes_max=settings.slice_bytes_max + BATCH_OVERHEAD_BYTES,
         replication=settings.replication,
         session_timeout_s=settings.session_timeout_s,

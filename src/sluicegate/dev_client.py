@@ -60,7 +60,7 @@ class Client:
                 bootstrap=settings.bootstrap,
                 client_id="sluicegate-client",
                 request_timeout_s=settings.request_timeout_s,
-                fetch_wait_ms=settings.fetch_wait_ms,
+                fetch_wait_ms=settings.fetch_wait,
                 batch_bytes_max=16 * 1024 * 1024,
                 security=broker_security(settings),
             )

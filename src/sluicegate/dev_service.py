@@ -60,7 +60,7 @@ async def service_config(settings: Settings, service: str, *, timeout_s: float =
         security=broker_security(settings),
         timeout_s=timeout_s,
         request_timeout_s=settings.request_timeout_s,
-        fetch_wait_ms=settings.fetch_wait_ms,
+        fetch_wait_ms=settings.fetch_wait,
         schema_ids=await ids_at_start(settings),
         now_ms=clock.now_ms,
     )

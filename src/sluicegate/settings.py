@@ -96,7 +96,10 @@ class Settings(BaseSettings):
     partitions: int = Field(default=2, ge=1, le=1024)
     request_timeout_s: float = Field(default=10.0, gt=0, le=300)
     session_timeout_s: float = Field(default=6.0, ge=1, le=300)
-    fetch_wait_ms: int = Field(default=30, ge=1, le=5000)
+    fetch_wait_ms: int | None = Field(default=None, ge=1, le=5000)
+    """How long the broker may hold back an empty answer. None: 500 on Apache Kafka, which answers as soon as there is a
+    record; 30 on the embedded broker, which lets the time pass first.
+    """
 
     # Enforcer
     request_bytes_max: int = Field(default=256 * 1024, ge=1024, le=4 * 1024**2)
@@ -146,6 +149,11 @@ class Settings(BaseSettings):
             msg = f"`{PREFIX}SLICE_BYTES_MAX` must be at least three times `{PREFIX}REQUEST_BYTES_MAX`"
             raise ValueError(msg)
         return self
+
+    @property
+    def fetch_wait(self) -> int:
+        """Milliseconds that a fetch may take where there is nothing to fetch."""
+        return self.fetch_wait_ms or (30 if self.event_time == "enforcer" else 500)
 
     @property
     def directory(self) -> Path:
