@@ -52,7 +52,7 @@ demo: environment model ## set everything up and watch a company's requests pass
 
 test: lint $(EXPORT)/.stamps/export model ## set everything up, lint, and run every test
 	@$(VENV)/bin/pytest $(QUICK)
-	@$(if $(strip $(SLOW)),$(VENV)/bin/pytest $(SLOW))
+	@$(if $(strip $(SLOW)),$(VENV)/bin/pytest --numprocesses 2 --dist loadfile $(SLOW))
 
 torture: $(STAMPS)/test $(STAMPS)/project ## do 300 random faults to the stages over Apache Kafka (FAULTS=, SEED=; ten minutes or more)
 	@SEED=$(SEED) FAULTS=$(FAULTS) $(VENV)/bin/pytest -s tests/fault/test_rig.py

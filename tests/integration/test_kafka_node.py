@@ -43,7 +43,7 @@ def prepared_machine(apache_kafka: str) -> None:
 
 
 async def stop(started: RunningBroker) -> None:
-    assert await started.child.stop(limit_s=15), "it had to be killed"
+    assert await started.child.stop(limit_s=60), "it had to be killed"
 
 
 def records(bootstrap: str) -> Broker:

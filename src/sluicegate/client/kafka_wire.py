@@ -123,7 +123,12 @@ class KafkaWire:
                 # The producer gives up by itself; the second limit is for what it does not time.
                 async with asyncio.timeout(2 * self._config.request_timeout_s):
                     sent = await producer.send(
-                        topic, record.value, key=record.key, partition=partition, headers=list(record.headers)
+                        topic,
+                        record.value,
+                        key=record.key,
+                        partition=partition,
+                        headers=list(record.headers),
+                        timestamp_ms=self._config.now_ms(),  # the embedded broker keeps it; Apache Kafka stamps itself
                     )
                     landed = await sent
         except Unavailable as error:
