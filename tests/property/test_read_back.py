@@ -154,7 +154,7 @@ class Builder:
                 copied = Unsent(key=old.key, value=old.value or b"", headers=old.headers)
                 self.log.put(PLACE.topic, 0, [copied] * count)
             case "elsewhere" if self.records:
-                # A late produce: who sealed it saw an earlier end. Nobody seals for a place that the log has not reached.
+                # A late produce: who sealed it saw an earlier end. Nobody seals for a place not yet reached.
                 self.seal(len(self.records) - 1, self.time_ms + jump_ms, self.signer, [self.foreign()] * count)
             case "forged":
                 rogue = replace(self.signer, private=ROGUE)
