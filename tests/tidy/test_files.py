@@ -51,7 +51,7 @@ def faults_of_text(text: str) -> list[str]:
         (f"cd {SLASH}work{SLASH}main", 1),
         (f'"{SLASH}home{SLASH}ada{SLASH}x"', 1),
         (f"https:{SLASH}{SLASH}{HOSTS[0]}{SLASH}simple", 1),
-        ("see docs/work/plan, network/root, ./root/x and ~/work", 0),
+        (f"see docs{SLASH}work/plan, network{SLASH}root, .{SLASH}root/x and ~{SLASH}work", 0),
         ("GET /workers and /rooted", 0),
         ("/opt/kafka/bin inside the image", 0),
     ],
