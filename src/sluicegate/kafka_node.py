@@ -7,6 +7,7 @@ a folder that is there is formatted. Who formats it may label it, and the label 
 import asyncio
 import base64
 import contextlib
+import fcntl
 import importlib.resources
 import json
 import logging
@@ -52,8 +53,9 @@ JVM: Final = (
     "-Djava.awt.headless=true",
 )
 # What Kafka says of each, in its log of this start, and what a person can do about it.
+TAKEN: Final = "another node runs on `{data}`: stop it, or name another folder"
 CAUSES: Final = (
-    ("Failed to acquire lock on file", "another node runs on `{data}`: stop it, or name another folder"),
+    ("Failed to acquire lock on file", TAKEN),
     ("No space left on device", "the disk of `{data}` is full: free some space and start again"),
     ("InconsistentClusterIdException", "`{data}` was formatted by another cluster: move it away"),
     ("Permission denied", "a file below `{data}` belongs to somebody else: mend its owner and mode"),
@@ -160,13 +162,35 @@ class _Node:
     def card(self) -> Path:
         return self.data / "node.json"
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[int]:
+        """Return a descriptor that holds the folder for this process and for a child that inherits it, while one lives.
+
+        Kafka's own lock comes too late: the controller of a second node has written to the first one's metadata log
+        before the broker beside it looks, and from then on the first cannot end by itself.
+
+        Raises:
+            ConfigurationError: another node holds it, or it cannot be locked.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                descriptor = os.open(self.data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                stack.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigurationError(TAKEN.format(data=self.data)) from None
+            except OSError as error:
+                why = (error.strerror or "unknown").lower()
+                raise ConfigurationError(f"`{self.data}` cannot be locked ({why}): mend that and start again") from None
+            yield descriptor
+
 
 async def _start(machine: _Machine, node: _Node, port: int, cluster: str, ready_timeout_s: float, *jvm: str) -> Child:
     controller_port = take_port(0)
     text = server_properties(
         port=port, controller_port=controller_port, logs=node.logs, access=node.access, durable=node.durable
     )
-    with machine.private_file("server.properties", text) as properties:
+    with node.locked() as lock, machine.private_file("server.properties", text) as properties:
         child = await spawn(
             Program(
                 name=NAME,
@@ -174,7 +198,8 @@ async def _start(machine: _Machine, node: _Node, port: int, cluster: str, ready_
                 environment=machine.environment,
                 log=node.log,
                 folder=node.data,
-            )
+            ),
+            pass_fds=(lock,),
         )
 
         def why() -> SluicegateError:

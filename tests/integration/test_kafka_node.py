@@ -131,10 +131,15 @@ async def test_a_second_node_on_the_same_folder_is_told_and_the_first_goes_on(tm
     first = await node(tmp_path)
     with pytest.raises(ConfigurationError, match=r"another node runs on `.*/data`: stop it"):
         await node(tmp_path)
+    told = (tmp_path / "broker.log").read_text()
+    assert told.count("Performing controller activation") == 1, "the second took up the first one's metadata log"
     assert await cluster_id(first.bootstrap, timeout_s=5)
-    # Now and then a node that is told to stop so soon does not end by itself; then it is killed, as `up` would.
-    await first.child.stop(limit_s=5)
-    assert first.child.exit_code is not None
+    assert await first.child.stop(limit_s=30), "the first cannot end by itself"
+    second = await node(tmp_path)  # once the first has ended, the folder is free
+    second.child.kill()
+    await second.child.wait()
+    third = await node(tmp_path)  # and a node that was killed holds nothing
+    await stop(third)
 
 
 async def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
