@@ -36,6 +36,8 @@ LOCK = $(UV) pip compile --quiet --python-version 3.11 --python-platform x86_64-
 
 # `make test` runs the quick groups first and stops at the first group that fails.
 QUICK := $(wildcard tests/tidy tests/unit)
+# The longest files go first, or one worker would end with them alone.
+LONG := $(wildcard tests/integration/test_model_export.py tests/fault/test_rig.py)
 SLOW := $(filter-out $(QUICK) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
 # The fault rig's long form; the suite does 25.
 FAULTS ?= 300
@@ -52,7 +54,8 @@ demo: environment model ## set everything up and watch a company's requests pass
 
 test: lint $(EXPORT)/.stamps/export model ## set everything up, lint, and run every test
 	@$(VENV)/bin/pytest $(QUICK)
-	@$(if $(strip $(SLOW)),$(VENV)/bin/pytest --numprocesses 2 --dist loadfile $(SLOW))
+	@$(if $(strip $(SLOW)),$(VENV)/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
+		$(LONG) $(SLOW))
 
 torture: $(STAMPS)/test $(STAMPS)/project ## do 300 random faults to the stages over Apache Kafka (FAULTS=, SEED=; ten minutes or more)
 	@SEED=$(SEED) FAULTS=$(FAULTS) $(VENV)/bin/pytest -s tests/fault/test_rig.py
