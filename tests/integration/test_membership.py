@@ -27,6 +27,7 @@ class Worker:
     stopping: asyncio.Event
     ready: asyncio.Event
     made: list[int] = field(default_factory=list)
+    held: set[int] = field(default_factory=set)
 
     async def leave(self) -> None:
         self.stopping.set()
@@ -54,11 +55,21 @@ NUMBERS = iter(range(1, 1000))
 def start(shell: str, broker: Broker, topology: Topology, name: str | None) -> Worker:
     run: Callable[..., Awaitable[None]] = getattr(importlib.import_module(MODULES[shell]), SHELLS[shell])
     made: list[int] = []
+    held: set[int] = set()
     stopping, ready = asyncio.Event(), asyncio.Event()
 
     def make(partition: int, may_append: Callable[[], bool]) -> Lane:
         made.append(partition)
-        return lane(broker, topology, partition, may_append)
+        held.add(partition)
+        found = lane(broker, topology, partition, may_append)
+        close = found.close
+
+        async def closed() -> None:
+            held.discard(partition)
+            await close()
+
+        found.close = closed
+        return found
 
     running = run(
         replace(broker.config, instance_id=name),
@@ -71,7 +82,7 @@ def start(shell: str, broker: Broker, topology: Topology, name: str | None) -> W
         ready=ready.set,
     )
     task = asyncio.ensure_future(running)
-    return Worker(task=task, stopping=stopping, ready=ready, made=made)
+    return Worker(task=task, stopping=stopping, ready=ready, made=made, held=held)
 
 
 async def until(claim: Callable[[], bool], limit_s: float = LIMIT_S) -> None:
@@ -82,7 +93,8 @@ async def until(claim: Callable[[], bool], limit_s: float = LIMIT_S) -> None:
 
 async def together(first: Worker, second: Worker) -> None:
     """Returns once both hold their half."""
-    await until(lambda: sorted(first.made[-2:] + second.made[-2:]) == list(range(PARTITIONS)))
+    half = PARTITIONS // 2
+    await until(lambda: len(first.held) == len(second.held) == half and len(first.held | second.held) == PARTITIONS)
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -96,13 +108,14 @@ async def test_a_named_worker_that_starts_again_moves_no_partition(
         first, second = (start(shell, broker, topology, name) for name in names)
         try:
             await together(first, second)
-            before, held = len(first.made), sorted(second.made[-2:])
+            before, held = len(first.made), set(second.held)
             await second.leave()
             second = start(shell, broker, topology, names[1])
             if named:
-                await until(lambda: sorted(second.made) == held)
+                await until(lambda: second.held == held)
                 await asyncio.sleep(2.0)
                 assert len(first.made) == before
+                assert len(second.made) == len(held)
             else:
                 await together(first, second)
                 assert len(first.made) > before
