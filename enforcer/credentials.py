@@ -6,7 +6,7 @@ Sources: RFC 7517 and 8037 (JWK), RFC 7638 (thumbprint), RFC 9864 (`Ed25519` is 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, cast
 
@@ -24,6 +24,7 @@ REPLIES_MAX = 1_000
 ISSUER_KEYS_MAX = 64
 NAME_CHARACTERS_MAX = 256
 RSA_BITS_MIN = 2048
+TOKENS_REMEMBERED_MAX = 10_000
 
 
 class Algorithm(StrEnum):
@@ -100,6 +101,29 @@ class Issuer:
     keys: Mapping[str, PublicKey]
 
 
+class VerifiedTokens:
+    """Which tokens have an issuer's signature that holds. Whether it does depends on token and key alone, so a person's
+    token, which comes with each of their requests, is verified once a key; a signature that fails is never remembered.
+    """
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        self._held: set[tuple[Algorithm, str, bytes]] = set()
+
+    def holds(self, public: PublicKey, *, digest: bytes, signing_input: bytes, signature: bytes) -> bool:
+        """Whether the signature is the key's. `digest`: SHA-256 of the whole token that both were cut from."""
+        name = (public.algorithm, public.thumbprint, digest)
+        if name in self._held:
+            return True
+        if not public.verifies(signing_input, signature):
+            return False
+        if len(self._held) >= TOKENS_REMEMBERED_MAX:
+            self._held.clear()
+        self._held.add(name)
+        return True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
     """Every key that may prove who asks: services by `kid`, issuers by `iss`; and the name of the reply topic of each
@@ -109,6 +133,7 @@ class Credentials:
     service_keys: Mapping[str, ServiceKey]
     issuers: Mapping[str, Issuer]
     replies: Mapping[str, str]
+    tokens: VerifiedTokens = field(default_factory=VerifiedTokens, compare=False, repr=False)
 
 
 def is_name(value: object) -> bool:

@@ -10,9 +10,12 @@ All time is event time T; no reason holds a claim, a token or a key of the reque
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from hmac import compare_digest
+from types import MappingProxyType
 from typing import Final
 
 from sluicegate.enforcer.credentials import Binding, Credentials, Issuer, ServiceKey, is_name
@@ -38,6 +41,8 @@ PROOF_TYPE: Final = "sg-proof+jwt"
 PROOF_BYTES_MAX: Final = 4096
 TOKEN_BYTES_MAX: Final = 8192
 TIME_S_MAX: Final = 1 << 40
+# Of what comes with many requests, how many are kept as read; reading is pure, so what falls out is only read again.
+READ_MAX: Final = 512
 # Access tokens say `at+jwt` (RFC 9068) or `JWT`; anything else, a proof or an id of another kind, is no access token.
 _TOKEN_TYPES: Final = {"at+jwt", "application/at+jwt", "jwt"}
 # Each would let the sender bring a key or change what the signature covers. `x5c` and `b64` (RFC 7797) likewise.
@@ -51,7 +56,7 @@ _ALGORITHMS: Final = {"ES256", "Ed25519", "EdDSA"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Jws:
-    header: JsonObject
+    header: Mapping[str, JsonValue]
     claims: JsonObject
     algorithm: str
     key_id: str
@@ -134,7 +139,7 @@ def prove(
         return Refused(code=Code.PROOF_AUDIENCE)
     if record.key is None or record.key != proof.record_key.encode("utf-8"):
         return Refused(code=Code.PROOF_KEY)
-    if partition_of(record.key, partition_count) != record.partition:
+    if _partition_of(record.key, partition_count) != record.partition:
         return Refused(code=Code.WRONG_PARTITION)
     if record.value is None or not compare_digest(hash_claim(record.value), proof.body_hash):
         return Refused(code=Code.PROOF_BODY)
@@ -180,14 +185,17 @@ def _check_token(
     public = issuer.keys.get(token.jws.key_id) if issuer else None
     if issuer is None or public is None:
         return Refused(code=Code.TOKEN_ISSUER)
-    if not public.admits(token.jws.algorithm) or not public.verifies(token.jws.signing_input, token.jws.signature):
+    jws, digest = token.jws, sha256(raw).digest()
+    if not public.admits(jws.algorithm) or not credentials.tokens.holds(
+        public, digest=digest, signing_input=jws.signing_input, signature=jws.signature
+    ):
         return Refused(code=Code.TOKEN_SIGNATURE)
     if issuer.audience not in token.audiences:
         return Refused(code=Code.TOKEN_AUDIENCE)
     # A provider's clock may run ahead as far as a service's may: the same 30 s. After `exp` there is no grace.
     if not token.not_before_s * 1000 - PROOF_EARLY_MS <= time_ms < token.expires_at_s * 1000:
         return Refused(code=Code.TOKEN_TIME)
-    if proof.token_hash is None or not compare_digest(hash_claim(raw), proof.token_hash):
+    if proof.token_hash is None or not compare_digest(encode_base64url(digest), proof.token_hash):
         return Refused(code=Code.TOKEN_PROOF)
     if not _bound(token.jws.claims, issuer, key):
         return Refused(code=Code.TOKEN_BINDING)
@@ -235,6 +243,7 @@ def _read_proof(raw: bytes) -> _Proof | None:
     )
 
 
+@lru_cache(maxsize=READ_MAX)  # a person's token comes with each of their requests
 def _read_token(raw: bytes) -> _Token | None:
     jws = _read_jws(raw)
     if jws is None:
@@ -257,7 +266,7 @@ def _read_jws(raw: bytes) -> _Jws | None:
     if len(parts) != 3:
         return None
     try:
-        header = loads_object(decode_base64url(parts[0]))
+        header = _read_header(parts[0])
         claims = loads_object(decode_base64url(parts[1]))
         signature = decode_base64url(parts[2])
     except NotStrict:
@@ -273,6 +282,15 @@ def _read_jws(raw: bytes) -> _Jws | None:
         signing_input=parts[0] + b"." + parts[1],
         signature=signature,
     )
+
+
+@lru_cache(maxsize=READ_MAX)  # all proofs of a service's key have one
+def _read_header(encoded: bytes) -> Mapping[str, JsonValue]:
+    return MappingProxyType(loads_object(decode_base64url(encoded)))
+
+
+# The record key is part of a proof here, so at most as long as one.
+_partition_of: Final = lru_cache(maxsize=READ_MAX)(partition_of)
 
 
 def _seconds(value: JsonValue) -> int | None:

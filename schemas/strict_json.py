@@ -51,6 +51,11 @@ def _float(digits: str) -> JsonValue:
     return value
 
 
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer, parse_float=_float
+)
+
+
 def _check_depth(data: bytes) -> None:
     if data.count(b"[") + data.count(b"{") <= DEPTH_MAX:
         return
@@ -73,12 +78,7 @@ def loads(data: bytes) -> JsonValue:
     _check_depth(data)
     try:
         text = data.decode("utf-8")
-        value = cast(
-            JsonValue,
-            json.loads(
-                text, object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer, parse_float=_float
-            ),
-        )
+        value = cast(JsonValue, _DECODER.decode(text))
         if "\\u" in text:  # only an escape can bring a lone surrogate, which no later encoding would survive
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except NotStrict:
