@@ -10,7 +10,8 @@ The first check that fails denies with its code and keeps the rulings made so fa
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from sluicegate.enforcer.bundle import Bundle
@@ -31,6 +32,8 @@ STOPS_MAX: Final = 8
 STOP_CHARACTERS_MAX: Final = 256
 TOP_K_MAX: Final = 64
 _HOUR_MS: Final = 3_600_000
+_CONTEXTS_MAX: Final = 4_096
+_MERGED_MAX: Final = 1_024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,8 @@ class Rules:
     bundle: Bundle
     directory: Directory
     decider: Decider
+    merged: dict[tuple[str, ...], MergedObligations | Refused] = field(default_factory=dict, compare=False, repr=False)
+    """A memo: the merged obligations of the policies that matched, which depend on the bundle alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,13 +123,31 @@ def _decide_access(rules: Rules, ask: Ask, rulings: list[Ruling]) -> Ruling | Re
 def _asking_context(ask: Ask) -> str:
     """The context of generate and shape: what was asked, by whose hand, and when (event time, UTC; Monday is 0)."""
     parameters = ask.request.parameters
-    hours = ask.time_ms // _HOUR_MS
+    return _asking_json(
+        ask.request.purpose, ask.actor, ask.time_ms // _HOUR_MS, _asked_tokens(parameters), parameters.stream
+    )
+
+
+@lru_cache(maxsize=_CONTEXTS_MAX)
+def _asking_json(purpose: str, actor: tuple[str, str], hours: int, tokens: int, stream: bool) -> str:
     return context_json(
         {
-            "purpose": entity_json("Purpose", ask.request.purpose),
-            "via": entity_json(*ask.actor),
+            "purpose": entity_json("Purpose", purpose),
+            "via": entity_json(*actor),
             "clock": {"hour": hours % 24, "weekday": (hours // 24 + 3) % 7},  # 1970-01-01 was a Thursday
-            "asked": {"outputTokens": _asked_tokens(parameters), "stream": parameters.stream},
+            "asked": {"outputTokens": tokens, "stream": stream},
+        }
+    )
+
+
+@lru_cache(maxsize=_CONTEXTS_MAX)
+def _reading_json(purpose: str, actor: tuple[str, str], model: str) -> str:
+    """The context of read: for what, by whose hand, and for which model."""
+    return context_json(
+        {
+            "purpose": entity_json("Purpose", purpose),
+            "via": entity_json(*actor),
+            "model": entity_json("Model", model),
         }
     )
 
@@ -155,13 +178,7 @@ def _decide_fields(rules: Rules, ask: Ask, rulings: list[Ruling]) -> _Fields | R
     names = _field_names(rules, request)
     if isinstance(names, Refused):
         return names
-    context = context_json(
-        {
-            "purpose": entity_json("Purpose", request.purpose),
-            "via": entity_json(*ask.actor),
-            "model": entity_json("Model", request.model),
-        }
-    )
+    context = _reading_json(request.purpose, ask.actor, request.model)
     principal = entity_uid(*ask.principal)
     admitted: set[str] = set()
     withheld: set[str] = set()
@@ -193,13 +210,19 @@ def _field_names(rules: Rules, request: RequestSubmitted) -> list[str] | Refused
 
 def _merge(rules: Rules, policies: tuple[str, ...]) -> MergedObligations | Refused:
     """The obligations of all matching permits; a loaded bundle holds none that is not carried out."""
+    known = rules.merged.get(policies)
+    if known is not None:
+        return known
     sources = (rules.bundle.policies[PolicyId(policy)] for policy in policies)
-    return merge(
+    if len(rules.merged) >= _MERGED_MAX:
+        rules.merged.clear()
+    rules.merged[policies] = found = merge(
         (source.id, name, source.annotations[name])
         for source in sources
         for name in MERGED
         if name in source.annotations
     )
+    return found
 
 
 # ---- 7 clamp the parameters ----------------------------------------------------------------------------------------

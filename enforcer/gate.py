@@ -10,7 +10,8 @@ The numbered checks, the same numbers as in DESIGN and in `meanings`; the first 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Required, TypedDict
 
 from sluicegate.enforcer.access import judge
 from sluicegate.enforcer.directory import split_uid
@@ -31,7 +32,7 @@ from sluicegate.enforcer.state import NotReady, Rules
 from sluicegate.schemas import codec
 from sluicegate.schemas.codes import Code
 from sluicegate.schemas.errors import CodecError
-from sluicegate.schemas.events import DecisionMade, Identity, RequestSubmitted, Source, Verdict
+from sluicegate.schemas.events import DecisionMade, Identity, PolicyVersion, RequestSubmitted, Source, Verdict
 from sluicegate.schemas.ids import decision_id
 from sluicegate.schemas.meanings import MEANINGS
 from sluicegate.schemas.reading import read_request
@@ -52,6 +53,21 @@ class GateConfig:
     stale_after_ms: int
     slice_bytes_max: int
     schema_ids: Mapping[int, str] = field(default_factory=dict)
+
+
+class _Known(TypedDict, total=False):
+    """What is known of a decision before its verdict, by the names of its fields; it is put together once."""
+
+    decision_id: Required[str]
+    source: Required[Source]
+    time_ms: Required[int]
+    request_id: str
+    model: str
+    purpose: str
+    deadline_ms: int | None
+    policy: PolicyVersion
+    identity: Identity
+    duplicate_of: str
 
 
 MEMORY = Memory(
@@ -138,35 +154,29 @@ class Gate:
     def _decide_one(self, record: Record, time_ms: int, proofs: SeenProofs, requests: SeenRequests) -> DecisionMade:
         config = self._config
         digest = source_digest(record.key, record.value)
-        base = DecisionMade(
+        known = _Known(
             decision_id=decision_id(epoch=config.epoch, partition=config.partition, offset=record.offset),
             source=Source(offset=record.offset, count=1, digest=digest, timestamp_ms=record.timestamp_ms),
             time_ms=time_ms,
-            verdict=Verdict.DENY,
-            code=Code.POISON,
-            check=1,
         )
         # 1 decode the record
         if len(record.value or b"") > config.request_bytes_max:
-            return _denied(base, Refused(code=Code.TOO_LARGE))
+            return _denied(known, Refused(code=Code.TOO_LARGE))
         if time_ms - record.timestamp_ms > config.stale_after_ms:
-            return _denied(base, Refused(code=Code.STALE))
+            return _denied(known, Refused(code=Code.STALE))
         try:
             request = read_request(record, config.schema_ids)
         except CodecError as error:
-            return _denied(base, Refused(code=Code.POISON, reason=str(error)))
-        base = replace(
-            base,
-            request_id=request.request_id,
-            model=request.model,
-            purpose=request.purpose,
-            deadline_ms=request.deadline_ms,
-        )
+            return _denied(known, Refused(code=Code.POISON, reason=str(error)))
+        known["request_id"] = request.request_id
+        known["model"] = request.model
+        known["purpose"] = request.purpose
+        known["deadline_ms"] = request.deadline_ms
         # 3 take the policy state at T (before 2, because the keys that prove an identity are part of it)
         rules = self._rules_at(time_ms)
         if isinstance(rules, NotReady):
-            return _denied(base, Refused(code=Code.POLICY_NOT_READY, reason=rules.reason))
-        base = replace(base, policy=rules.version)
+            return _denied(known, Refused(code=Code.POLICY_NOT_READY, reason=rules.reason))
+        known["policy"] = rules.version
         # 2 prove the identity, and that the request was not decided before
         identity = prove(
             record,
@@ -177,34 +187,34 @@ class Gate:
             seen=proofs,
         )
         if isinstance(identity, Refused):
-            return _denied(base, identity)
-        base = replace(base, identity=identity)
+            return _denied(known, identity)
+        known["identity"] = identity
         earlier = requests.find(actor=identity.actor, request_id=request.request_id)
         if earlier is not None:
-            base = replace(base, duplicate_of=earlier.decision_id)
+            known["duplicate_of"] = earlier.decision_id
             same = earlier.digest == digest
-            return _denied(base, Refused(code=Code.DUPLICATE_OF if same else Code.REQUEST_ID_REUSED))
+            return _denied(known, Refused(code=Code.DUPLICATE_OF if same else Code.REQUEST_ID_REUSED))
         # 3 T must be before the deadline; a repeat is told of its first decision, however late
         if request.deadline_ms is not None and time_ms >= request.deadline_ms:
-            return _denied(base, Refused(code=Code.EXPIRED))
+            return _denied(known, Refused(code=Code.EXPIRED))
         # 4 to 7
-        return _judged(base, rules, identity, request)
+        return _judged(known, rules, identity, request)
 
 
-def _judged(base: DecisionMade, rules: Rules, identity: Identity, request: RequestSubmitted) -> DecisionMade:
+def _judged(known: _Known, rules: Rules, identity: Identity, request: RequestSubmitted) -> DecisionMade:
     found = judge(
         rules.judging,
         Ask(
             principal=split_uid(identity.principal),
             actor=split_uid(identity.actor),
             request=request,
-            time_ms=base.time_ms,
-            default_seed=int.from_bytes(base.source.digest[:7], "big"),
+            time_ms=known["time_ms"],
+            default_seed=int.from_bytes(known["source"].digest[:7], "big"),
         ),
     )
     allowed = found.code is Code.OK
-    return replace(
-        base,
+    return DecisionMade(
+        **known,
         verdict=Verdict.ALLOW if allowed else Verdict.DENY,
         code=found.code,
         check=MEANINGS[found.code].check,
@@ -221,8 +231,8 @@ def _judged(base: DecisionMade, rules: Rules, identity: Identity, request: Reque
     )
 
 
-def _denied(base: DecisionMade, refused: Refused) -> DecisionMade:
+def _denied(known: _Known, refused: Refused) -> DecisionMade:
     meaning = MEANINGS[refused.code]
-    return replace(
-        base, verdict=Verdict.DENY, code=refused.code, check=meaning.check, reason=refused.reason or meaning.text
+    return DecisionMade(
+        **known, verdict=Verdict.DENY, code=refused.code, check=meaning.check, reason=refused.reason or meaning.text
     )

@@ -102,6 +102,8 @@ def _documents(documents: Sequence[Document], *, denied: frozenset[str], label: 
 
 def _aliased(message: ShapedMessage, aliases: alias.Aliases, used: Counter[alias.Key]) -> ShapedMessage:
     texts, counts = aliases.replace([segment.text for segment in message.segments])
+    if not counts:
+        return message
     used.update(counts)
     segments = zip(message.segments, texts, strict=True)
     return replace(message, segments=tuple(replace(segment, text=text) for segment, text in segments))
