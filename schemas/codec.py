@@ -104,8 +104,24 @@ def encode(event: Encodable, *, schema_id: int | None = None) -> bytes:
         out.write(CONFLUENT + schema_id.to_bytes(4, "big"))
     else:
         raise ValueError(f"a registry gives ids from 0 to {SCHEMA_ID_MAX}")
-    fastavro.schemaless_writer(out, _parsed(name), msgspec.to_builtins(event, builtin_types=(bytes,)))
+    datum: dict[str, object] = msgspec.to_builtins(event, builtin_types=(bytes,))
+    # Told which branch of a union is meant, the writer does not try a record's every field first.
+    for member, branch in _optional_records(name):
+        if datum[member] is not None:
+            datum[member] = (branch, datum[member])
+    fastavro.schemaless_writer(out, _parsed(name), datum)
     return out.getvalue()
+
+
+@cache
+def _optional_records(name: str) -> tuple[tuple[str, str], ...]:
+    """The members of a schema that are a record or null, each with the record's full name."""
+    found: list[tuple[str, str]] = []
+    for member in cast("list[dict[str, object]]", _parsed(name)["fields"]):
+        branches = member["type"]
+        records = [each for each in branches if isinstance(each, dict)] if isinstance(branches, list) else []
+        found += [(str(member["name"]), str(each["name"])) for each in records if each["type"] == "record"]
+    return tuple(found)
 
 
 def _writer_of(value: bytes, ids: Mapping[int, str]) -> tuple[str, bytes]:

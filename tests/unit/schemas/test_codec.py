@@ -6,21 +6,28 @@ import json
 from pathlib import Path
 
 import fastavro
+import msgspec
 import pytest
 from fastavro.utils import generate_many
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sluicegate.schemas import codec
+from sluicegate.schemas.codes import Code
 from sluicegate.schemas.errors import CodecError
 from sluicegate.schemas.events import (
     DecisionMade,
     Document,
     FieldText,
+    Granted,
+    Identity,
     Message,
     Parameters,
+    PolicyVersion,
     RequestSubmitted,
     Role,
+    Source,
+    Verdict,
 )
 
 REQUEST = RequestSubmitted(
@@ -166,3 +173,41 @@ def test_the_documentation_check_can_fail() -> None:
 def test_fingerprints_are_the_specifications() -> None:
     """Avro 1.12: CRC-64-AVRO of `"int"` is 7275d51a3f395c8f, written little-endian in the framing."""
     assert fastavro.schema.fingerprint('"int"', "CRC-64-AVRO") == "8f5c393f1ad57572"
+
+
+IDENTITY = Identity(
+    principal='User::"ana"',
+    actor='Service::"app"',
+    proof_issuer="app",
+    proof_id="A" * 22,
+    proof_issued_at_s=1,
+    proof_key_id="k",
+    token_issuer="idp",
+)
+VERSION = PolicyVersion(
+    position=1, root_version=1, bundle_version=2, bundle_digest="b", directory_version=3, directory_digest="d"
+)
+GRANTED = Granted(max_tokens=64, temperature=0.0, top_p=1.0, top_k=1, seed=7, stop=("x",))
+
+
+@given(
+    st.builds(
+        DecisionMade,
+        decision_id=TEXT,
+        source=st.just(Source(offset=1, count=1, digest=b"x", timestamp_ms=2)),
+        time_ms=st.just(3),
+        verdict=st.sampled_from(Verdict),
+        code=st.sampled_from(Code),
+        check=st.just(4),
+        reason=st.none() | TEXT,
+        identity=st.sampled_from([None, IDENTITY]),
+        policy=st.sampled_from([None, VERSION]),
+        granted=st.sampled_from([None, GRANTED]),
+    )
+)
+def test_the_writer_is_told_the_branch_that_it_would_find(decision: DecisionMade) -> None:
+    out = io.BytesIO()
+    datum = msgspec.to_builtins(decision, builtin_types=(bytes,))
+    fastavro.schemaless_writer(out, codec.schema("DecisionMade.v1"), datum)
+    assert codec.encode(decision)[10:] == out.getvalue()
+    assert codec.decode(codec.encode(decision), DecisionMade) == decision
