@@ -74,8 +74,10 @@ class Plan:
 class Workers:
     """One process for each contender, started when it is first asked for; it waits on its input between its runs."""
 
-    def __init__(self, logs: Path) -> None:
+    def __init__(self, logs: Path, scratch: Path) -> None:
+        """`scratch`: where they run, for Faust and quixstreams leave folders where they are started."""
         self._logs = logs
+        self._scratch = scratch
         self._running: dict[str, asyncio.subprocess.Process] = {}
 
     async def measure(self, task: Task) -> tuple[Measured | None, str]:
@@ -104,8 +106,8 @@ class Workers:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
-                cwd=ROOT,
-                env={name: os.environ[name] for name in PASSED_ON if name in os.environ},
+                cwd=self._scratch,
+                env={name: os.environ[name] for name in PASSED_ON if name in os.environ} | {"PYTHONPATH": str(ROOT)},
             )
         return self._running[contender]
 
@@ -197,7 +199,7 @@ async def measure(plan: Plan, console: Console, *, profile: bool) -> list[Run]:
         bootstrap = await stack.enter_async_context(running_broker(plan.broker, home))
         settings = bench_settings(home=home.root, bootstrap=bootstrap, kind=plan.broker)
         broker = await stack.enter_async_context(Broker(broker_config(settings, "bench")))
-        workers = Workers(home.logs)
+        workers = Workers(home.logs, home.tmp)
         stack.push_async_callback(workers.stop)
         bench = Bench(settings, broker, workers, plan)
         await bench.fill()

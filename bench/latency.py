@@ -41,6 +41,8 @@ PEOPLE: Final = (("eva.eng", "writing"), ("ian.intern", "writing"), ("una.both",
 """Whom the example company's policy answers at any hour."""
 STAMPED: Final = {"message.timestamp.type": "LogAppendTime"}
 TICK_S: Final = 0.005
+WARM_UP_S: Final = 1.0
+"""Of sending, before the requests that count: a worker's first slices compile policies and fill memos."""
 JOIN_S: Final = 4.0
 """For the worker to join its group before the first request."""
 CONTENDERS: Final = {
@@ -88,8 +90,12 @@ async def feed(settings: Settings, load: Load, rate: int) -> float:
 
 
 async def waits(broker: Broker, source: str, output: str) -> list[int]:
-    """Milliseconds from each request to its decision."""
-    found: list[int] = []
+    """Milliseconds from each request to its decision, of those that came after the warm-up; every one has a decision.
+
+    Raises:
+        ValueError: one has none.
+    """
+    found: list[tuple[int, int]] = []
     for partition in range(PARTITIONS):
         asked = {
             record.offset: record.timestamp_ms
@@ -99,10 +105,12 @@ async def waits(broker: Broker, source: str, output: str) -> list[int]:
         async for batch in broker.read(output, partition, start=0):
             for record in batch:
                 decision = codec.decode(record.value, DecisionMade)
-                found.append(record.timestamp_ms - asked.pop(decision.source.offset))
+                stamp = asked.pop(decision.source.offset)
+                found.append((stamp, record.timestamp_ms - stamp))
         if asked:
             raise ValueError(f"{len(asked)} requests without a decision")
-    return found
+    start = min(stamp for stamp, _ in found) + int(WARM_UP_S * 1000)
+    return [waited for stamp, waited in found if stamp >= start]
 
 
 async def measure(rates: Sequence[int], seconds: float, repeats: int) -> list[Waited]:
@@ -113,7 +121,7 @@ async def measure(rates: Sequence[int], seconds: float, repeats: int) -> list[Wa
         bootstrap = await stack.enter_async_context(running_broker("kafka", home))
         settings = bench_settings(home=home.root, bootstrap=bootstrap, kind="kafka")
         broker = await stack.enter_async_context(Broker(broker_config(settings, "bench")))
-        workers = Workers(home.logs)
+        workers = Workers(home.logs, home.tmp)
         stack.push_async_callback(workers.stop)
         await prepare(settings)
         await publish(settings, POLICIES, POLICIES / "directory.json", development=True)
@@ -134,7 +142,7 @@ async def once(
     await broker.create_topics({source: PARTITIONS, output: PARTITIONS}, {source: STAMPED, output: STAMPED})
     load = make_load(
         SHELL,
-        int(rate * seconds),
+        int(rate * (WARM_UP_S + seconds)),
         topic=source,
         partitions=PARTITIONS,
         env=ENV,

@@ -20,6 +20,8 @@ from sluicegate.schemas.records import Record, Unsent
 from sluicegate.streams.topology import ENFORCER
 
 POLL_MS = 100
+SESSION_S = 30.0
+"""It holds the loop while it decides: on a busy machine a shorter session ends meanwhile, and it answers twice."""
 
 
 class Seals:
@@ -50,14 +52,16 @@ async def run_raw(stand: Stand, rules_at: RulesAt, *, proof: bool, seals: bool =
     """Reads the task's source until every request is answered."""
     config, task = stand.config, stand.task
     sealer = Seals(stand, stand.installation.stage_signer(ENFORCER)) if seals else None
+    # The embedded broker would let the group wait for most of a longer session before it joins.
+    session_ms = int(1000 * (SESSION_S if task.broker == "kafka" else config.session_timeout_s))
     consumer = AIOKafkaConsumer(
         task.source,
         **config.connection(),
         group_id=stand.group,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
-        session_timeout_ms=int(config.session_timeout_s * 1000),
-        heartbeat_interval_ms=int(config.session_timeout_s * 100),
+        session_timeout_ms=session_ms,
+        heartbeat_interval_ms=session_ms // 10,
         fetch_max_wait_ms=config.fetch_wait_ms,
         max_partition_fetch_bytes=config.fetch_bytes_max,
     )

@@ -24,7 +24,7 @@ RulesAt = Callable[[int], Rules | NotReady]
 
 
 def bench_settings(*, home: Path, bootstrap: str, kind: str) -> Settings:
-    """The product's defaults, on this bench's broker and data directory; event time is the requests' stamps."""
+    """The product's defaults, on this bench's broker and data directory."""
     return Settings(
         env=ENV,
         tenant=TENANT,
@@ -33,7 +33,7 @@ def bench_settings(*, home: Path, bootstrap: str, kind: str) -> Settings:
         epoch=EPOCH,
         partitions=PARTITIONS,
         replication=1,
-        event_time="broker",
+        event_time="enforcer" if kind == "embedded" else "broker",  # as the product has it; here the gate reads stamps
         session_timeout_s=SESSION_TIMEOUT_S,
         fetch_wait_ms=EMBEDDED_WAIT_MS if kind == "embedded" else None,
     )
