@@ -15,6 +15,7 @@ from typing import Final
 
 from sluicegate.enforcer.views import View, fold
 from sluicegate.enforcer.vocabulary import Match, Term, TermList
+from sluicegate.schemas.errors import Problem
 
 Key = tuple[str, str]
 """A term list and a public name in it."""
@@ -123,19 +124,19 @@ def compiled(lists: tuple[TermList, ...]) -> Aliases:
     return Aliases(lists)
 
 
-def clashes(lists: Sequence[TermList]) -> list[str]:
-    """One line for each term with two public names, and for each public name that itself holds a term."""
-    problems: list[str] = []
+def clashes(lists: Sequence[TermList]) -> list[Problem]:
+    """One problem for each term with two public names, and for each public name that itself holds a term."""
+    problems: list[Problem] = []
     seen: dict[str, tuple[str, Term]] = {}
     every = Aliases(lists)
     for terms in sorted(lists, key=lambda each: each.name):
         for term in terms.terms:
             known_in, known = seen.setdefault(term.plain, (terms.name, term))
             if known is not term and known.alias != term.alias:
-                problems.append(
-                    f"terms/{terms.name}.yaml: term `{term.text}` has the alias `{known.alias}` in `{known_in}` and "
-                    f"`{term.alias}` here; keep one"
-                )
+                aliases = f"the alias `{known.alias}` in `{known_in}` and `{term.alias}` here"
+                text = f"term `{term.text}` has {aliases}; keep one"
+                problems.append(Problem("two-aliases", text, file=f"terms/{terms.name}.yaml", line=term.line))
             if every.holds_term(term.alias):
-                problems.append(f"terms/{terms.name}.yaml: alias `{term.alias}` holds a term itself; choose another")
+                text = f"alias `{term.alias}` holds a term itself; choose another"
+                problems.append(Problem("telling-alias", text, file=f"terms/{terms.name}.yaml", line=term.line))
     return problems

@@ -16,30 +16,35 @@ import cedarpy
 
 from sluicegate.enforcer import alias
 from sluicegate.enforcer.detect import RuleTable, RuleTableRefused
+from sluicegate.enforcer.obligation_table import read_table
 from sluicegate.enforcer.obligations import CATALOGUE, REASON, BadValue, parse
 from sluicegate.enforcer.policy_text import PolicySource, PolicyTexts, read_policies
 from sluicegate.enforcer.vocabulary import (
     BadFile,
     Choice,
     TermList,
+    lines_of,
     name_of,
     read_grammar,
     read_template,
     read_term_list,
     read_yaml,
 )
-from sluicegate.schemas.errors import InvalidBundle
+from sluicegate.schemas.errors import InvalidBundle, Problem
 from sluicegate.schemas.ids import Digest, PolicyId
 
 BUNDLE_GLOBS: Final = (
     "bundle.yaml",
     "schema.cedarschema",
     "redaction.yaml",
+    "obligations.yaml",
     "*.cedar",
     "templates/*.txt",
     "grammars/*.yaml",
     "terms/*.yaml",
+    "tests/*.yaml",
 )
+NEEDED: Final = ("bundle.yaml", "schema.cedarschema", "redaction.yaml", "obligations.yaml")
 FORMAT: Final = 1
 REASON_CHARACTERS_MAX: Final = 300
 _STEM: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -49,7 +54,9 @@ _CARRIERS: Final = frozenset({"generate", "shape"})
 _ENUM: Final = re.compile(
     r'^entity (?P<types>[\w:, ]+?) enum (?P<ids>\[(?:"(?:[^"\\]|\\.)*"(?:, )?)*\]);$', re.MULTILINE
 )
-_NOT_CONTENT: Final = "the content is no canonical JSON object of path to text; publish it with `bundle_content`"
+_NOT_CONTENT: Final = Problem(
+    "content", "the content is no canonical JSON object of path to text; publish it with `bundle_content`"
+)
 T_ = TypeVar("T_")
 
 
@@ -57,7 +64,8 @@ T_ = TypeVar("T_")
 class Bundle:
     """A policy bundle that validated: what every decision is made from, together with a directory.
 
-    `enums` holds the ids of every closed list of the schema, by entity type.
+    `enums` holds the ids of every closed list of the schema, by entity type; `cases` the texts of the files of test
+    cases, by path.
     """
 
     digest: Digest
@@ -70,6 +78,7 @@ class Bundle:
     grammars: Mapping[str, Choice]
     term_lists: Mapping[str, TermList]
     redaction: RuleTable
+    cases: Mapping[str, str]
 
     def declares(self, entity_type: str, entity_id: str) -> bool:
         """Whether the schema lists this id of a closed list, such as the purpose `ticket`."""
@@ -101,7 +110,7 @@ def load_bundle(content: bytes) -> Bundle:
     """Reads and validates a whole bundle.
 
     Raises:
-        InvalidBundle: with one line for each problem, its file and line where known, and what to do.
+        InvalidBundle: with a `Problem` for each thing to mend, its file and line where known, and what to do.
     """
     files = _files(content)
     problems = _layout(files)
@@ -111,15 +120,19 @@ def load_bundle(content: bytes) -> Bundle:
     name, found = _about(files.get("bundle.yaml", ""))
     problems += found
     reader = _Reader(files)
-    templates = reader.every("templates/", lambda _, text: read_template(text))
-    grammars = reader.every("grammars/", read_grammar)
-    term_lists = reader.every("terms/", read_term_list)
-    tables = reader.every("redaction.yaml", lambda _, text: RuleTable.parse(read_yaml(text)))
+    templates = reader.every("templates/", "template", lambda _, text: read_template(text))
+    grammars = reader.every("grammars/", "grammar", read_grammar)
+    term_lists = reader.every("terms/", "term-list", read_term_list)
+    tables = reader.every("redaction.yaml", "redaction", lambda _, text: RuleTable.parse(read_yaml(text)))
+    reader.every("tests/", "test-cases", lambda _, text: read_yaml(text))
     problems += reader.problems
+    declared, found = read_table(files.get("obligations.yaml", "{}"))
+    problems += found
     problems += alias.clashes(tuple(term_lists.values()))
     known = {"system": frozenset(templates), "output": frozenset(grammars), "alias": frozenset(term_lists)}
     for policy in policies.policies.values():
-        problems += [f"{policy.place()}: {problem}" for problem in _annotation_problems(policy, known)]
+        wrong = [*_annotation_problems(policy, known), *_undeclared(policy, declared)]
+        problems += [Problem(code, text, file=policy.file, line=policy.line) for code, text in wrong]
     problems += _missing_policies(policies)
     if problems or policies.handle is None or not tables:
         raise InvalidBundle(tuple(problems))
@@ -134,6 +147,7 @@ def load_bundle(content: bytes) -> Bundle:
         grammars=MappingProxyType(grammars),
         term_lists=MappingProxyType(term_lists),
         redaction=tables["redaction"],
+        cases=MappingProxyType({path: text for path, text in files.items() if path.startswith("tests/")}),
     )
 
 
@@ -153,12 +167,14 @@ def _files(content: bytes) -> Mapping[str, str]:
     return document
 
 
-def _layout(files: Mapping[str, str]) -> list[str]:
-    problems = [f"{path}: no file of a bundle; remove it" for path in sorted(files) if not belongs_to_bundle(path)]
-    needed = ("bundle.yaml", "schema.cedarschema", "redaction.yaml")
-    problems += [f"{path}: is missing; add it" for path in needed if path not in files]
+def _layout(files: Mapping[str, str]) -> list[Problem]:
+    foreign = (path for path in sorted(files) if not belongs_to_bundle(path))
+    problems = [Problem("foreign-file", "no file of a bundle; remove it", file=path) for path in foreign]
+    missing = (path for path in NEEDED if path not in files)
+    problems += [Problem("missing-file", "is missing; add it", file=path) for path in missing]
+    text = "policies cannot name this; use lower-case letters, digits, `-` and `_`"
     unnamed = (path for path in sorted(files) if "/" in path and not _STEM.fullmatch(name_of(path)))
-    problems += [f"{path}: policies cannot name this; use lower-case letters, digits, `-` and `_`" for path in unnamed]
+    problems += [Problem("file-name", text, file=path) for path in unnamed]
     return problems
 
 
@@ -167,22 +183,27 @@ def _schema(files: Mapping[str, str]) -> cedarpy.Schema:
     try:
         return cedarpy.Schema.from_str(files.get("schema.cedarschema", ""))
     except ValueError as error:
-        raise InvalidBundle((f"schema.cedarschema: {error}; correct the schema",)) from None
+        problem = Problem("schema", f"{error}; correct the schema", file="schema.cedarschema")
+        raise InvalidBundle((problem,)) from None
 
 
-def _about(text: str) -> tuple[str, list[str]]:
+def _about(text: str) -> tuple[str, list[Problem]]:
+    def problem(text: str, line: int) -> Problem:
+        return Problem("bundle-file", text, file="bundle.yaml", line=line)
+
     try:
         entry = read_yaml(text)
     except BadFile as error:
-        return "", [f"bundle.yaml: {error}"]
+        return "", [problem(str(error), error.line)]
     if entry.keys() != {"name", "format"}:
-        return "", ["bundle.yaml: must hold `name` and `format` and nothing else"]
-    problems = []
+        return "", [problem("must hold `name` and `format` and nothing else; correct it", 1)]
+    problems, lines = [], lines_of(text)
     name = str(entry["name"])
     if not _STEM.fullmatch(name):
-        problems.append("bundle.yaml: `name` must be lower-case letters, digits and dashes")
+        problems.append(problem("`name` is no name; write lower-case letters, digits and dashes", lines["name",]))
     if entry["format"] != FORMAT or isinstance(entry["format"], bool):
-        problems.append(f"bundle.yaml: format `{entry['format']}` is unknown; this release reads {FORMAT}")
+        wrong = f"format `{entry['format']}` is unknown; write {FORMAT}, which this release reads"
+        problems.append(problem(wrong, lines["format",]))
     return name, problems
 
 
@@ -191,50 +212,62 @@ class _Reader:
 
     def __init__(self, files: Mapping[str, str]) -> None:
         self._files = files
-        self.problems: list[str] = []
+        self.problems: list[Problem] = []
 
-    def every(self, prefix: str, read: Callable[[str, str], T_]) -> dict[str, T_]:
+    def every(self, prefix: str, code: str, read: Callable[[str, str], T_]) -> dict[str, T_]:
+        """What `read` makes of each file whose path starts with `prefix`, by its name; `code` is that of a problem."""
         found: dict[str, T_] = {}
         for path in sorted(path for path in self._files if path.startswith(prefix)):
             try:
                 found[name_of(path)] = read(path, self._files[path])
             except (BadFile, RuleTableRefused) as error:
-                self.problems.append(f"{path}: {error}")
+                self.problems.append(Problem(code, str(error), file=path, line=getattr(error, "line", 0)))
         return found
 
 
-def _annotation_problems(policy: PolicySource, known: Mapping[str, frozenset[str]]) -> Iterator[str]:
+def _annotation_problems(policy: PolicySource, known: Mapping[str, frozenset[str]]) -> Iterator[tuple[str, str]]:
+    """Code and text of each thing to mend."""
     for name, raw in sorted(policy.annotations.items()):
         if name == "id":
             continue
         entry = CATALOGUE.get(name)
         if entry is None:
-            yield f"annotation `@{name}` is unknown; correct it or remove it"
+            yield "unknown-annotation", f"annotation `@{name}` is unknown; correct it or remove it"
         elif name == REASON:
             if not policy.forbids:
-                yield "`@reason` stands on a permit, which shows none; move it to a forbid"
+                yield "misplaced-annotation", "`@reason` stands on a permit, which shows none; move it to a forbid"
             if not raw.strip() or len(raw) > REASON_CHARACTERS_MAX or not raw.isprintable():
-                yield f"`@reason` must be one line of 1 to {REASON_CHARACTERS_MAX} characters"
+                yield "bad-value", f"`@reason` must be one line of 1 to {REASON_CHARACTERS_MAX} characters; rewrite it"
         elif not entry.supported:
-            yield f"OBLIGATION_UNSUPPORTED: `@{name}` is carried out by no stage of this release; remove it"
+            text = f"OBLIGATION_UNSUPPORTED: `@{name}` is carried out by no stage of this release; remove it"
+            yield "unsupported-obligation", text
         elif policy.forbids:
-            yield f"`@{name}` stands on a forbid, which carries no obligation; move it to a permit"
+            text = f"`@{name}` stands on a forbid, which carries no obligation; move it to a permit"
+            yield "misplaced-annotation", text
         elif not policy.actions or not set(policy.actions) <= _CARRIERS:
-            yield f"`@{name}` stands on a policy that is not for generate or shape alone; name one of these actions"
+            text = f"`@{name}` stands on a policy that is not for generate or shape alone; name one of these actions"
+            yield "misplaced-annotation", text
         else:
             yield from _value_problems(name, raw, known)
 
 
-def _value_problems(name: str, raw: str, known: Mapping[str, frozenset[str]]) -> Iterator[str]:
+def _undeclared(policy: PolicySource, declared: frozenset[str]) -> Iterator[tuple[str, str]]:
+    for name in sorted(policy.annotations.keys() - declared):
+        if name in CATALOGUE and CATALOGUE[name].supported:
+            text = f"`@{name}` has no row in obligations.yaml; add `{CATALOGUE[name].row_text()}`"
+            yield "undeclared-annotation", text
+
+
+def _value_problems(name: str, raw: str, known: Mapping[str, frozenset[str]]) -> Iterator[tuple[str, str]]:
     try:
         value = parse(name, raw)
     except BadValue as error:
-        yield f'`@{name}("{raw}")`: {error}'
+        yield "bad-value", f'`@{name}("{raw}")`: {error}'
         return
     if name in known:
         named = sorted(value) if isinstance(value, frozenset) else [str(value)]
         for missing in sorted(set(named) - known[name]):
-            yield f'`@{name}("{raw}")`: the bundle holds no `{missing}`; {_WHERE[name]}'
+            yield "missing-file", f'`@{name}("{raw}")`: the bundle holds no `{missing}`; {_WHERE[name]}'
 
 
 _WHERE: Final = MappingProxyType(
@@ -246,9 +279,9 @@ _WHERE: Final = MappingProxyType(
 )
 
 
-def _missing_policies(policies: PolicyTexts) -> Iterator[str]:
+def _missing_policies(policies: PolicyTexts) -> Iterator[Problem]:
     if not policies.policies and not policies.problems:
-        yield "the bundle holds no policy, so it denies everything; add a `.cedar` file"
+        yield Problem("no-policy", "the bundle holds no policy, so it denies everything; add a `.cedar` file")
 
 
 def _enums(schema: cedarpy.Schema) -> Mapping[str, frozenset[str]]:

@@ -58,6 +58,19 @@ class Entry:
     levels: tuple[str, ...] = ()
     most: int = 0
 
+    def row(self) -> dict[str, object]:
+        """The same as a bundle's `obligations.yaml` says it: `value`, `merge`, `stage`, and `levels` or `most`."""
+        row: dict[str, object] = {"value": self.value, "merge": self.law.value, "stage": self.stage}
+        if self.levels:
+            row["levels"] = list(self.levels)
+        if self.most:
+            row["most"] = self.most
+        return row
+
+    def row_text(self) -> str:
+        """The row as one line of YAML to copy."""
+        return f"{self.name}: {json.dumps(self.row())}"
+
 
 _CLIENT_SYSTEM: Final = ("demote", "drop", "refuse")
 _WITHHELD: Final = ("label", "drop", "refuse")

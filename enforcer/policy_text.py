@@ -12,6 +12,7 @@ from typing import Final
 
 import cedarpy
 
+from sluicegate.schemas.errors import Problem
 from sluicegate.schemas.ids import PolicyId
 
 ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
@@ -43,7 +44,7 @@ class PolicyTexts:
 
     policies: Mapping[PolicyId, PolicySource]
     handle: cedarpy.PolicySet | None
-    problems: tuple[str, ...]
+    problems: tuple[Problem, ...]
 
 
 def statements(text: str) -> Iterator[tuple[int, str]]:
@@ -63,58 +64,58 @@ def read_policies(files: Mapping[str, str], schema: cedarpy.Schema) -> PolicyTex
     """Parses every Cedar file, validates each policy against the schema and gives each its own `@id` in the engine."""
     policies: dict[PolicyId, PolicySource] = {}
     parsed: dict[str, object] = {}
-    problems: list[str] = []
+    problems: list[Problem] = []
     for file in sorted(files):
         for line, text in statements(files[file]):
-            place = f"{file}:{line}"
             read = _read(file, line, text, schema)
             if isinstance(read, list):
-                problems += [f"{place}: {problem}" for problem in read]
+                problems += [Problem(code, problem, file=file, line=line) for code, problem in read]
                 continue
             policy, tree = read
             if policy.id in policies:
-                taken = policies[policy.id].place()
-                problems.append(f'{place}: `@id("{policy.id}")` is taken by {taken}; give each policy its own')
+                taken = f'`@id("{policy.id}")` is taken by {policies[policy.id].place()}; give each policy its own'
+                problems.append(Problem("duplicate-id", taken, file=file, line=line))
                 continue
             policies[policy.id] = policy
             parsed[policy.id] = tree
     if len(policies) > POLICIES_MAX:
-        problems.append(f"{len(policies)} policies are over the limit of {POLICIES_MAX}; merge some")
+        text = f"{len(policies)} policies are over the limit of {POLICIES_MAX}; merge some"
+        problems.append(Problem("too-many-policies", text))
     handle = None
     if not problems:
         document = json.dumps({"templates": {}, "templateLinks": [], "staticPolicies": parsed})
-        handle = cedarpy.PolicySet.from_json_str(document)
+        handle = cedarpy.PolicySet.from_json_str(document, release_gil=True)
     return PolicyTexts(policies=MappingProxyType(policies), handle=handle, problems=tuple(problems))
 
 
 def _read(
     file: str, line: int, text: str, schema: cedarpy.Schema
-) -> tuple[PolicySource, Mapping[str, object]] | list[str]:
-    """One statement as a policy and its syntax tree, or what to mend in it."""
+) -> tuple[PolicySource, Mapping[str, object]] | list[tuple[str, str]]:
+    """One statement as a policy and its syntax tree, or what to mend in it: a code and a text each."""
     if not text.endswith(";"):
-        return ["the policy does not end; close it with `;`"]
+        return [("syntax", "the policy does not end; close it with `;`")]
     try:
         document: object = json.loads(cedarpy.policies_to_json_str(text))
     except ValueError as error:
-        return [f"does not parse: {error}; correct the policy"]
+        return [("syntax", f"does not parse: {error}; correct the policy")]
     trees = list(_object(_object(document)["staticPolicies"]).values())
     if len(trees) != 1:
-        return ["is a template; write a policy without `?principal` and `?resource`"]
+        return [("syntax", "is a template; write a policy without `?principal` and `?resource`")]
     tree = _object(trees[0])
     written = _object(tree.get("annotations", {}))
     annotations = {name: value for name, value in written.items() if isinstance(value, str)}
     if bare := sorted(written.keys() - annotations.keys()):
-        return [f'annotation `@{bare[0]}` has no value; write `@{bare[0]}("...")`']
+        return [("bad-value", f'annotation `@{bare[0]}` has no value; write `@{bare[0]}("...")`')]
     own = annotations.get("id")
     if own is None:
-        return ['the policy has no `@id`; write `@id("...")` before it']
+        return [("missing-id", 'the policy has no `@id`; write `@id("...")` before it')]
     if not ID.fullmatch(own):
-        return [f'`@id("{own}")` is no id; use lower-case letters, digits and dashes, 64 at most']
-    checked = cedarpy.validate_policies(text, schema)
+        return [("bad-id", f'`@id("{own}")` is no id; use lower-case letters, digits and dashes, 64 at most')]
+    checked = cedarpy.validate_policies(text, schema, release_gil=True)
     if not checked.validation_passed:
         # The engine numbers what it is given, and it is given one.
         found = {error.error.replace("`policy0`", f"`{own}`") for error in checked.errors}
-        return [f"{problem}; correct it, or declare it in the schema" for problem in sorted(found)]
+        return [("invalid-policy", f"{problem}; correct it, or declare it in the schema") for problem in sorted(found)]
     policy = PolicySource(
         id=PolicyId(own),
         file=file,

@@ -20,7 +20,11 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class BadFile(ValueError):
-    """A file of the bundle that cannot be used; the text says what to change in it."""
+    """A file of the bundle that cannot be used; the text says what to change in it, `line` where, 0 if not known."""
+
+    def __init__(self, text: str, *, line: int = 0) -> None:
+        super().__init__(text)
+        self.line = line
 
 
 class Match(StrEnum):
@@ -33,11 +37,15 @@ class Match(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Term:
-    """A name that must not reach the model, as it is written and in plain form (see `plain`), and its public name."""
+    """A name that must not reach the model, as it is written and in plain form (see `plain`), and its public name.
+
+    `line` is that of the term in its file.
+    """
 
     text: str
     plain: str
     alias: str
+    line: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,18 +128,19 @@ def read_term_list(path: str, text: str) -> TermList:
     rows = entry["terms"]
     if not isinstance(rows, list) or not 0 < len(rows) <= TERMS_MAX:
         raise BadFile(f"`terms` must be a list of 1 to {TERMS_MAX} terms")
-    terms = tuple(_term(row) for row in rows)
+    lines = lines_of(text)
+    terms = tuple(_term(row, lines["terms", str(index)]) for index, row in enumerate(rows))
     return TermList(name=name_of(path), match=Match(str(entry["match"])), terms=terms)
 
 
-def _term(row: object) -> Term:
+def _term(row: object, line: int) -> Term:
     if not isinstance(row, dict):
-        raise BadFile("every term must be a mapping of `term` and `alias`")
+        raise BadFile("every term must be a mapping of `term` and `alias`; mend this one", line=line)
     _only_keys(row, {"term", "alias"})
     term, alias = _texts([row["term"], row["alias"]], "terms", 2, TERM_CHARACTERS_MAX)
     if not any(character.isalnum() for character in plain(term)):
-        raise BadFile(f"term `{term}` holds no letter or digit; write a name")
-    return Term(text=term, plain=plain(term), alias=alias)
+        raise BadFile(f"term `{term}` holds no letter or digit; write a name", line=line)
+    return Term(text=term, plain=plain(term), alias=alias, line=line)
 
 
 def _texts(value: object, what: str, count_max: int, characters_max: int) -> tuple[str, ...]:
@@ -147,7 +156,7 @@ def _only_keys(entry: Mapping[str, object], needed: set[str]) -> None:
     if unknown := sorted(str(key) for key in entry.keys() - needed):
         raise BadFile(f"unknown key `{unknown[0]}`; remove it")
     if missing := sorted(needed - entry.keys()):
-        raise BadFile(f"key `{missing[0]}` is missing")
+        raise BadFile(f"key `{missing[0]}` is missing; add it")
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -175,8 +184,24 @@ def read_yaml(text: str) -> dict[str, object]:
         document: object = yaml.load(text, _StrictLoader)  # noqa: S506 - a SafeLoader made stricter
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if isinstance(mark, yaml.Mark) else ""
-        raise BadFile(f"does not parse as YAML{where}; correct it") from None
+        line = mark.line + 1 if isinstance(mark, yaml.Mark) else 0
+        raise BadFile("does not parse as YAML; correct it", line=line) from None
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
-        raise BadFile("must be a YAML mapping with text keys")
+        raise BadFile("must be a YAML mapping with text keys; correct it")
     return document
+
+
+def lines_of(text: str) -> Mapping[tuple[str, ...], int]:
+    """The line, from 1, of every value of a YAML text that `read_yaml` took, by the keys and positions to it."""
+    lines: dict[tuple[str, ...], int] = {}
+    nodes: list[tuple[tuple[str, ...], yaml.Node, yaml.Node]] = []
+    if (root := yaml.compose(text, _StrictLoader)) is not None:
+        nodes.append(((), root, root))
+    while nodes:
+        path, place, node = nodes.pop()
+        lines[path] = place.start_mark.line + 1
+        if isinstance(node, yaml.MappingNode):
+            nodes += [((*path, str(key.value)), key, value) for key, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            nodes += [((*path, str(index)), value, value) for index, value in enumerate(node.value)]
+    return lines

@@ -11,6 +11,8 @@
 Bad *input* never raises past the gate: it becomes a sealed decision with a `Code` (see `codes` and `meanings`).
 """
 
+from typing import Self
+
 
 class SluicegateError(Exception):
     """Base of every error that Sluicegate raises on purpose."""
@@ -20,8 +22,36 @@ class ConfigurationError(SluicegateError):
     """A setting, file, port or installed package is wrong; the text says which and what to do."""
 
 
+class Problem(str):
+    """One line for a person, `file:line: text; what to do`, that also says for tools where it is and of which kind.
+
+    `code` is a stable slug; `file` is relative to the bundle's folder, empty for the bundle as a whole; `line` counts
+    from 1, 0 where it is not known.
+    """
+
+    __slots__ = ("code", "file", "line")
+    code: str
+    file: str
+    line: int
+
+    def __new__(cls, code: str, text: str, *, file: str = "", line: int = 0) -> Self:
+        """The line made of its parts; `text` ends with what to do, after a semicolon."""
+        place = f"{file}:{line}: " if line else f"{file}: " if file else ""
+        made = super().__new__(cls, place + text)
+        made.code, made.file, made.line = code, file, line
+        return made
+
+    def said(self) -> str:
+        """The text without its place."""
+        place = f"{self.file}:{self.line}: " if self.line else f"{self.file}: " if self.file else ""
+        return str(self).removeprefix(place)
+
+
 class InvalidBundle(SluicegateError):
-    """A policy bundle does not validate; `problems` holds one line for each thing to mend."""
+    """A policy bundle does not validate; `problems` holds one line for each thing to mend.
+
+    Those that `bundle.load_bundle` found are each a `Problem`.
+    """
 
     def __init__(self, problems: tuple[str, ...]) -> None:
         super().__init__("; ".join(problems))

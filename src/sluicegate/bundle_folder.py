@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Final
 
 from sluicegate.enforcer.bundle import belongs_to_bundle, bundle_content
-from sluicegate.schemas.errors import ConfigurationError, InvalidBundle
+from sluicegate.schemas.errors import ConfigurationError, InvalidBundle, Problem
 
 FILE_BYTES_MAX: Final = 1_000_000
 FILES_MAX: Final = 500
@@ -22,7 +22,8 @@ def read_bundle(folder: Path) -> bytes:
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     names = [name for name in names if belongs_to_bundle(name)]
     if len(names) > FILES_MAX:
-        raise InvalidBundle((f"`{folder}` holds {len(names)} files; a bundle holds at most {FILES_MAX}",))
+        text = f"`{folder}` holds {len(names)} files, over the limit of {FILES_MAX}; merge some"
+        raise InvalidBundle((Problem("too-many-files", text),))
     files = {}
     for name in names:
         try:
@@ -30,9 +31,11 @@ def read_bundle(folder: Path) -> bytes:
         except OSError as error:
             raise ConfigurationError(f"`{folder / name}` cannot be read: {error.strerror}") from None
         if len(data) > FILE_BYTES_MAX:
-            raise InvalidBundle((f"{name}: {len(data)} bytes; a file holds at most {FILE_BYTES_MAX}",))
+            text = f"{len(data)} bytes, over the limit of {FILE_BYTES_MAX}; cut it down"
+            raise InvalidBundle((Problem("file-too-large", text, file=name),))
         try:
             files[name] = data.decode("utf-8")
         except UnicodeDecodeError:
-            raise InvalidBundle((f"{name}: is not UTF-8; save it as UTF-8",)) from None
+            problem = Problem("not-utf-8", "is not UTF-8; save it as UTF-8", file=name)
+            raise InvalidBundle((problem,)) from None
     return bundle_content(files)

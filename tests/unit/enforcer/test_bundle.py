@@ -4,6 +4,8 @@ import json
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sluicegate.enforcer.bundle import belongs_to_bundle, bundle_content, digest_of, load_bundle
 from sluicegate.enforcer.policy_text import statements
@@ -49,11 +51,33 @@ def test_digest_knows_neither_order_nor_line_ends(heron_files):
     assert digest_of(bundle_content(one_letter)) != digest_of(content)
 
 
+@given(st.data())
+def test_the_digest_is_one_for_any_order_and_line_ends(data):
+    texts = st.text(st.sampled_from("a \u00e9\u2028\x0c") | st.just("\n"), max_size=8)
+    files = data.draw(st.dictionaries(st.sampled_from(["b", "a/c", "\u00e9"]), texts))
+    order = data.draw(st.permutations(sorted(files)))
+    ends = {path: data.draw(st.sampled_from(["\n", "\r\n", "\r"])) for path in order}
+    other = {path: files[path].replace("\n", ends[path]) for path in order}
+    assert digest_of(bundle_content(other)) == digest_of(bundle_content(files))
+    more = {**other, "b": other.get("b", "") + "x"}
+    assert digest_of(bundle_content(more)) != digest_of(bundle_content(files))
+
+
+def test_cases_are_in_the_bundle_and_its_digest(heron_files, heron):
+    cases = {"tests/a.yaml": "cases: []\n"}
+    loaded = load_bundle(bundle_content(heron_files | cases))
+    assert loaded.cases.keys() == heron.bundle.cases.keys() | cases.keys()
+    assert loaded.digest != heron.bundle.digest
+    (problem,) = problems_of(bundle_content(heron_files | {"tests/a.yaml": "- 1\n"}))
+    assert problem.startswith("tests/a.yaml: must be a YAML mapping")
+
+
 @pytest.mark.parametrize(
     ("path", "belongs"),
     [
         ("bundle.yaml", True), ("pay.cedar", True), ("schema.cedarschema", True), ("redaction.yaml", True),
-        ("templates/a.txt", True), ("grammars/a.yaml", True), ("terms/a.yaml", True),
+        ("templates/a.txt", True), ("grammars/a.yaml", True), ("terms/a.yaml", True), ("obligations.yaml", True),
+        ("tests/a.yaml", True), ("tests/a/b.yaml", False), ("tests/a.yml", False),
         ("directory.json", False), ("pay.cedar.bak", False), ("old/pay.cedar", False), ("templates/a/b.txt", False),
         ("../pay.cedar", False), ("/pay.cedar", False), ("terms/a.txt", False), ("", False), ("other.yaml", False),
     ],
@@ -111,8 +135,8 @@ MISTAKES = [
      r"alone"),
     ("reason on a permit", "pay.cedar", "permit (", '@reason("x") permit (', r"`@reason` stands on a permit"),
     ("empty reason", "brakes.cedar", '"this purpose is not assigned to you"', '" "', r"`@reason` must be one line"),
-    ("format", "bundle.yaml", "format: 1", "format: 2", r"^bundle.yaml: format `2` is unknown"),
-    ("surplus key", "bundle.yaml", "format: 1", "format: 1\nsigned: yes", r"^bundle.yaml: must hold"),
+    ("format", "bundle.yaml", "format: 1", "format: 2", r"^bundle.yaml:4: format `2` is unknown"),
+    ("surplus key", "bundle.yaml", "format: 1", "format: 1\nsigned: yes", r"^bundle.yaml:1: must hold"),
     ("schema", "schema.cedarschema", "entity Model in [ModelTier];", "entity Model in [Tier];",
      r"^schema.cedarschema: "),
     ("grammar kind", "grammars/ticket-mood.yaml", "kind: choice", "kind: regex",
@@ -130,6 +154,17 @@ MISTAKES = [
      "  - {term: BLUE\u200bFIN, alias: Project 7}\n  - term: Bluefin", r"term `Bluefin` has the alias `Project 7`"),
     ("empty template", "templates/support-agent.txt", "You are a helpful support assistant of Heron Cycles", " ",
      r"is empty"),
+    ("obligation of another law", "obligations.yaml", "merge: min", "merge: union",
+     r"^obligations.yaml:3: `max_tokens` says of merge what this release does not do; write `max_tokens: \{"),
+    ("obligation with another order", "obligations.yaml", "[client, fixed]", "[fixed, client]",
+     r"`seed` says of levels"),
+    ("obligation of another stage", "obligations.yaml", "stage: decision", "stage: sink", r"`reason` says of stage"),
+    ("obligation with more", "obligations.yaml", "most: 32768", "most: 32768\n  least: 1", r"says of least"),
+    ("obligation with less", "obligations.yaml", "  most: 32768\n", "", r"says of most"),
+    ("obligation without a row", "obligations.yaml", "seed:", "reason2:",
+     r"^obligations.yaml:8: .*`reason2` is unknown"),
+    ("obligation that is no row", "obligations.yaml", "seed:", "ban: 1\nseed:",
+     r"^obligations.yaml:8: OBLIGATION_UNSUPPORTED: `ban`"),
     ("rule table", "redaction.yaml", "version: 1", "version: 2", r"^redaction.yaml: rule table version"),
 ]  # fmt: skip
 
@@ -166,7 +201,7 @@ def test_every_problem_is_told_at_once(heron_files):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("path", ["bundle.yaml", "schema.cedarschema", "redaction.yaml"])
+@pytest.mark.parametrize("path", ["bundle.yaml", "schema.cedarschema", "redaction.yaml", "obligations.yaml"])
 def test_needed_file(heron_files, path):
     rest = {name: text for name, text in heron_files.items() if name != path}
     assert any(path in problem for problem in problems_of(bundle_content(rest)))
