@@ -113,4 +113,4 @@ def test_remembered_rulings_are_bounded_and_equal(heron):
     first = [small.rule(*question) for question in questions]
     assert [small.rule(*question) for question in reversed(questions)] == first[::-1]
     assert [ruling.allowed for ruling in first] == [True, True, False]
-    assert small._remembered.cache_info().currsize == 2
+    assert small.remembered == 2

@@ -1,11 +1,13 @@
 """Entities conform to the schema, stand once, and refer to nothing that is not there."""
 
 import json
+from types import SimpleNamespace
 
+import cedarpy
 import pytest
 
 from sluicegate.enforcer.bundle import digest_of
-from sluicegate.enforcer.directory import load_directory, split_uid
+from sluicegate.enforcer.directory import entity_types, load_directory, split_uid
 from sluicegate.schemas.errors import InvalidDirectory
 from sluicegate.schemas.ids import entity_uid
 
@@ -122,3 +124,19 @@ def test_uid_there_and_back(name):
 def test_no_uid(uid):
     with pytest.raises(ValueError, match="no entity uid"):
         split_uid(uid)
+
+
+@pytest.mark.parametrize(
+    ("schema", "types"),
+    [
+        ("entity A; entity B, C in [A] = { x: Long };", {"A", "B", "C"}),
+        ('entity Role enum ["a"]; entity D in Role tags String;', {"Role", "D"}),
+        ('type entity_x = { a: String }; entity E = { "entity F": String };', {"E"}),
+        (
+            "namespace App::Inner { entity User, Group; } entity Outer;",
+            {"App::Inner::User", "App::Inner::Group", "Outer"},
+        ),
+    ],
+)
+def test_the_entity_types_of_a_schema(schema: str, types: set[str]) -> None:
+    assert entity_types(SimpleNamespace(schema=cedarpy.Schema.from_str(schema))) == types  # type: ignore[arg-type]
