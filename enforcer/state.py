@@ -1,38 +1,42 @@
 """Signed policy events are folded in, the rules in force at an event time come out; only here is policy state held.
 
-A refused event is a value and leaves everything as it was. A version replaces another whole, from its
-`effective_at_ms` on and never before: what was decided at T is decided so again, whatever was published since.
+A refused event is a value and leaves everything as it was. A version replaces another whole, from the time on that
+`schedule` says and never before: what was decided at T is decided so again, whatever was published since. Who may sign
+changes with the place in the log: a root or a roles version counts for everything that stands after it.
 """
 
-from bisect import bisect_right
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, TypeVar
 
 from sluicegate.enforcer.access import Rules as Judging
-from sluicegate.enforcer.bundle import Bundle, load_bundle
-from sluicegate.enforcer.credentials import Credentials, parse_credentials
-from sluicegate.enforcer.decide import Decider
-from sluicegate.enforcer.directory import Directory, load_directory
+from sluicegate.enforcer.bundle import Bundle
+from sluicegate.enforcer.credentials import Credentials
+from sluicegate.enforcer.directory_change import PSEUDO_TYPES, Change, DirectoryContent, read_content
+from sluicegate.enforcer.pairs import LoadedBundle, Loaders, Misfit, Pairs
+from sluicegate.enforcer.policy_kinds import Fault, Kind, delegated_role, directory_role
+from sluicegate.enforcer.schedule import FOREVER_MS, Line, Scheduled, Timeline
 from sluicegate.enforcer.seal import StageKey
 from sluicegate.enforcer.stage_keys import InvalidKeys, check_succession, read_stage_keys
+from sluicegate.enforcer.stops import NO_STOPS, InvalidStops, Stop, Stops, read_stops
 from sluicegate.enforcer.trust import (
     Domain,
-    Kind,
     TrustedContent,
+    TrustedRoles,
     TrustedRoot,
     Untrusted,
     verify_content,
+    verify_roles,
     verify_root,
 )
 from sluicegate.schemas.errors import InvalidBundle, InvalidDirectory
-from sluicegate.schemas.events import DirectoryChanged, PolicyPublished, PolicyVersion
+from sluicegate.schemas.events import DecisionMade, DirectoryChanged, PolicyPublished, PolicyVersion
 from sluicegate.schemas.ids import Digest, KeyId
-from sluicegate.schemas.strict_json import NotStrict, loads_object
 
 VERSIONS_KEPT: Final = 64  # of a kind; event time that lags behind all of them is not decided
-PAIRS_KEPT: Final = 8
+CHANGES_KEPT: Final = 4096  # of directories and stops, which are many, and share what they did not change
+Event = PolicyPublished | DirectoryChanged
+V_ = TypeVar("V_")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,7 @@ class Accepted:
 class Rejected:
     """A policy event without effect, and why; the state is what it was before."""
 
+    code: Fault
     reason: str
 
 
@@ -59,45 +64,14 @@ class NotReady:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """The policy state at one event time: what judges requests, whose keys prove who asks, and its exact version."""
+    """The policy state at one event time: what judges requests, whose keys prove who asks, its exact version, and what
+    is stopped.
+    """
 
     judging: Judging
     credentials: Credentials
     version: PolicyVersion
-
-
-def _judging(bundle: Bundle, directory: Directory) -> Judging:
-    return Judging(bundle=bundle, directory=directory, decider=Decider(bundle, directory))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loaders:
-    """How content becomes rules. `bundle` may raise `InvalidBundle`, `directory` `InvalidDirectory`."""
-
-    bundle: Callable[[bytes], Bundle] = load_bundle
-    directory: Callable[[bytes, Bundle], Directory] = load_directory
-    judging: Callable[[Bundle, Directory], Judging] = _judging
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _BundleVersion:
-    trusted: TrustedContent
-    bundle: Bundle
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _DirectoryVersion:
-    trusted: TrustedContent
-    credentials: Credentials
-
-
-@dataclass(slots=True, kw_only=True)
-class _State:
-    root: TrustedRoot | None = None
-    keys: TrustedContent | None = None
-    stage_keys: Mapping[KeyId, StageKey] = field(default_factory=dict)
-    bundles: list[_BundleVersion] = field(default_factory=list)
-    directories: list[_DirectoryVersion] = field(default_factory=list)
+    stops: Stops = NO_STOPS
 
 
 class PolicyLog:
@@ -111,55 +85,72 @@ class PolicyLog:
         self._domain = domain
         self._root_digest = root_digest
         self._loaders = loaders or Loaders()
-        self._state = _State()
+        self._pairs = Pairs(self._loaders)
+        self._roots: Timeline[TrustedRoot] = Timeline(kept_max=VERSIONS_KEPT, early=True)
+        self._roles: Timeline[TrustedRoles] = Timeline(kept_max=VERSIONS_KEPT)
+        self._keys: Timeline[Mapping[KeyId, StageKey]] = Timeline(kept_max=VERSIONS_KEPT, early=True)
+        self._bundles: Timeline[LoadedBundle] = Timeline(kept_max=VERSIONS_KEPT, early=True)
+        self._directories: Timeline[DirectoryContent] = Timeline(kept_max=CHANGES_KEPT, early=True)
+        self._stops: Timeline[Stops] = Timeline(kept_max=CHANGES_KEPT)
+        held = (self._roots, self._roles, self._keys, self._bundles, self._directories, self._stops)
+        self._lines: Final[tuple[Line, ...]] = held
+        self._versions: dict[Kind, tuple[int, int]] = {}
         self._position = -1
-        self._pairs: OrderedDict[tuple[int, int], Judging | NotReady] = OrderedDict()
-        self._last: tuple[tuple[int, int, int, int], Rules] | None = None
+        self._log_ms = 0
+        self._last: tuple[int, int, Rules] | None = None
 
     @property
     def position(self) -> int:
         """The highest offset folded, whatever became of it; -1 before the first."""
         return self._position
 
+    @property
+    def log_ms(self) -> int:
+        """The log's own time: the highest stamp of an accepted event; 0 before the first."""
+        return self._log_ms
+
     def version_of(self, kind: Kind) -> int:
         """The highest accepted version of a kind, 0 for none: the next to publish is one above."""
-        state = self._state
-        match kind:
-            case Kind.ROOT:
-                return state.root.version if state.root else 0
-            case Kind.KEYS:
-                return state.keys.version if state.keys else 0
-            case Kind.BUNDLE:
-                return state.bundles[-1].trusted.version if state.bundles else 0
-            case Kind.DIRECTORY:
-                return state.directories[-1].trusted.version if state.directories else 0
+        return self._versions.get(kind, (0, 0))[0]
 
     def expires_ms(self, kind: Kind) -> int | None:
         """When the newest accepted version of a kind expires (T); None where there is none."""
-        state = self._state
-        newest = {
-            Kind.ROOT: state.root,
-            Kind.KEYS: state.keys,
-            Kind.BUNDLE: state.bundles[-1].trusted if state.bundles else None,
-            Kind.DIRECTORY: state.directories[-1].trusted if state.directories else None,
-        }[kind]
-        return newest.expires_ms if newest else None
+        found = self._versions.get(kind)
+        return found[1] if found else None
 
     def stage_keys(self, stage: str) -> Mapping[KeyId, StageKey]:
         """Every key that was ever admitted for a stage, revoked ones too: `seal.Verifier` looks at the times."""
-        return {key_id: key for key_id, key in self._state.stage_keys.items() if key.stage == stage}
+        return {key_id: key for key_id, key in self._stage_keys().items() if key.stage == stage}
+
+    def _stage_keys(self) -> Mapping[KeyId, StageKey]:
+        return self._keys.newest.value if self._keys.newest else {}
 
     def bundle(self, digest: str) -> Bundle | None:
         """The accepted bundle with this digest, among those kept; None where there is none."""
-        return next((each.bundle for each in reversed(self._state.bundles) if each.trusted.digest == digest), None)
+        kept = reversed(self._bundles.kept)
+        return next((each.value.bundle for each in kept if each.value.digest == digest), None)
 
     def replies_at(self, time_ms: int) -> Mapping[str, str] | None:
         """The reply topic of each service by the newest directory in force at `time_ms`; None where there is none.
 
         One that has expired still says so: it grants nothing, and answers granted before have to go somewhere.
         """
-        found = bisect_right(self._state.directories, time_ms, key=lambda version: version.trusted.effective_at_ms)
-        return self._state.directories[found - 1].credentials.replies if found else None
+        found = self._directories.at(time_ms)
+        return found.value.credentials.replies if found else None
+
+    @property
+    def directory(self) -> DirectoryContent | None:
+        """The newest directory accepted; None before the first."""
+        return self._directories.newest.value if self._directories.newest else None
+
+    @property
+    def stops(self) -> Stops:
+        """Everything stopped by what was folded, at once and not only from its time on: runner and redactor obey so."""
+        return self._stops.newest.value if self._stops.newest else NO_STOPS
+
+    def stopped(self, decision: DecisionMade) -> Stop | None:
+        """The stop that holds now for this decision; None where it may go on. Cheap: ask it while generating."""
+        return self.stops.hitting(decision)
 
     def skip(self, offset: int) -> None:
         """Passes a record that is no policy event.
@@ -171,157 +162,235 @@ class PolicyLog:
             raise ValueError(f"offset {offset} was folded; the last is {self._position}")
         self._position = offset
 
-    def fold(self, offset: int, event: PolicyPublished | DirectoryChanged, time_ms: int) -> Accepted | Rejected:
-        """Takes the next policy event; `time_ms` is the stamp of its record, against which expiry counts.
+    def fold(self, offset: int, event: Event, time_ms: int) -> Accepted | Rejected:
+        """Takes the next policy event; `time_ms` is the stamp of its record. Expiry counts against the log's own time.
 
         Raises:
             ValueError: the offset is not above the last one; a caller's bug.
         """
         self.skip(offset)
         kind = Kind.DIRECTORY if isinstance(event, DirectoryChanged) else Kind(event.kind.value)
+        log_ms = max(self._log_ms, time_ms)
+        expires_ms = self._fold(kind, event, log_ms)
+        if isinstance(expires_ms, Rejected):
+            return expires_ms
+        self._log_ms = log_ms
+        self._versions[kind] = (event.version, expires_ms)
+        self._last = None
+        return Accepted(kind=kind, version=event.version)
+
+    def _fold(self, kind: Kind, event: Event, log_ms: int) -> int | Rejected:
+        """When the version expires, once it is taken."""
         if kind is Kind.ROOT:
-            return self._fold_root(event, time_ms)
-        if self._state.root is None:
-            return Rejected(reason="no root is trusted yet")
+            return self._fold_root(event, log_ms)
+        root = self._roots.newest
+        if root is None:
+            return Rejected(code=Fault.NO_ROOT, reason="no root is trusted yet")
+        if kind is Kind.ROLES:
+            return self._fold_roles(event, root.value, log_ms)
         trusted = verify_content(
             kind,
             event.metadata,
             event.content,
             version=event.version,
             domain=self._domain,
-            root=self._state.root,
-            time_ms=time_ms,
+            root=root.value,
+            roles=self._roles.newest.value if self._roles.newest else None,
+            time_ms=log_ms,
         )
         if isinstance(trusted, Untrusted):
-            return Rejected(reason=trusted.reason)
-        if trusted.version <= self.version_of(kind):
-            return Rejected(reason=f"{kind} version {trusted.version} is not above {self.version_of(kind)}")
-        match kind:
-            case Kind.KEYS:
-                return self._fold_keys(trusted)
-            case Kind.BUNDLE:
-                return self._fold_bundle(trusted)
-            case Kind.DIRECTORY:
-                return self._fold_directory(trusted)
+            return Rejected(code=trusted.fault, reason=trusted.reason)
+        if (older := self._older(kind, trusted.version)) is not None:
+            return older
+        try:
+            match kind:
+                case Kind.KEYS:
+                    keys = read_stage_keys(trusted.content)
+                    check_succession(self._stage_keys(), keys)
+                    self._keys.add(self._scheduled(self._keys, keys, trusted, log_ms))
+                case Kind.BUNDLE:
+                    return self._fold_bundle(trusted, log_ms)
+                case Kind.DIRECTORY:
+                    return self._fold_directory(trusted, log_ms)
+                case Kind.STOP | Kind.RESUME:
+                    named = read_stops(trusted.content)
+                    stops = self.stops.stopped(named) if kind is Kind.STOP else self.stops.resumed(named)
+                    self._stops.add(
+                        self._stops.scheduled(
+                            stops,
+                            version=trusted.version,
+                            # As soon as it can be: a stop does not wait for the time that an end of others was set to.
+                            effective_at_ms=0,
+                            expires_ms=FOREVER_MS,
+                            log_ms=log_ms,
+                            position=self._position,
+                        )
+                    )
+        except (InvalidKeys, InvalidStops) as error:
+            return Rejected(code=Fault.INVALID, reason=str(error))
+        return trusted.expires_ms
 
-    def _fold_root(self, event: PolicyPublished | DirectoryChanged, time_ms: int) -> Accepted | Rejected:
+    def _older(self, kind: Kind, version: int) -> Rejected | None:
+        if version > self.version_of(kind):
+            return None
+        return Rejected(code=Fault.OLDER, reason=f"{kind} version {version} is not above {self.version_of(kind)}")
+
+    def _fold_root(self, event: Event, log_ms: int) -> int | Rejected:
         root = verify_root(
             event.metadata,
             version=event.version,
             domain=self._domain,
-            previous=self._state.root,
+            previous=self._roots.newest.value if self._roots.newest else None,
             pinned=self._root_digest,
-            time_ms=time_ms,
+            time_ms=log_ms,
         )
         if isinstance(root, Untrusted):
-            return Rejected(reason=root.reason)
+            return Rejected(code=root.fault, reason=root.reason)
         if event.content:
-            return Rejected(reason="a root carries no content")
-        self._state.root = root
-        return Accepted(kind=Kind.ROOT, version=root.version)
+            return Rejected(code=Fault.MALFORMED, reason="a root carries no content")
+        self._roots.add(
+            self._roots.scheduled(
+                root,
+                version=root.version,
+                effective_at_ms=0,
+                expires_ms=root.expires_ms,
+                log_ms=log_ms,
+                position=self._position,
+            )
+        )
+        return root.expires_ms
 
-    def _fold_keys(self, trusted: TrustedContent) -> Accepted | Rejected:
-        try:
-            keys = read_stage_keys(trusted.content)
-            check_succession(self._state.stage_keys, keys)
-        except InvalidKeys as error:
-            return Rejected(reason=str(error))
-        self._state.keys, self._state.stage_keys = trusted, keys
-        return Accepted(kind=Kind.KEYS, version=trusted.version)
+    def _fold_roles(self, event: Event, root: TrustedRoot, log_ms: int) -> int | Rejected:
+        roles = verify_roles(event.metadata, version=event.version, domain=self._domain, root=root, time_ms=log_ms)
+        if isinstance(roles, Untrusted):
+            return Rejected(code=roles.fault, reason=roles.reason)
+        if event.content:
+            return Rejected(code=Fault.MALFORMED, reason="roles carry no content")
+        if (older := self._older(Kind.ROLES, roles.version)) is not None:
+            return older
+        before = self._roles.newest
+        if before is not None and roles.effective_at_ms <= before.effective_at_ms:
+            return _backdated(Kind.ROLES)
+        self._roles.add(self._scheduled(self._roles, roles, roles, log_ms))
+        return roles.expires_ms
 
-    def _fold_bundle(self, trusted: TrustedContent) -> Accepted | Rejected:
-        versions = self._state.bundles
-        if versions and trusted.effective_at_ms <= versions[-1].trusted.effective_at_ms:
-            return Rejected(reason="`effective_at_ms` is not after that of the bundle before")
+    def _fold_bundle(self, trusted: TrustedContent, log_ms: int) -> int | Rejected:
+        before = self._bundles.newest
+        if before is not None and trusted.effective_at_ms <= before.effective_at_ms:
+            return _backdated(Kind.BUNDLE)
         try:
             bundle = self._loaders.bundle(trusted.content)
         except InvalidBundle as error:
-            return Rejected(reason=f"the bundle is not valid: {error}")
-        versions.append(_BundleVersion(trusted=trusted, bundle=bundle))
-        del versions[:-VERSIONS_KEPT]
+            return Rejected(code=Fault.INVALID, reason=f"the bundle is not valid: {error}")
+        loaded = LoadedBundle(digest=trusted.digest, bundle=bundle)
+        self._bundles.add(self._scheduled(self._bundles, loaded, trusted, log_ms))
         self._prepare()
-        return Accepted(kind=Kind.BUNDLE, version=trusted.version)
+        return trusted.expires_ms
 
-    def _fold_directory(self, trusted: TrustedContent) -> Accepted | Rejected:
-        versions = self._state.directories
-        if versions and trusted.effective_at_ms <= versions[-1].trusted.effective_at_ms:
-            return Rejected(reason="`effective_at_ms` is not after that of the directory before")
+    def _fold_directory(self, trusted: TrustedContent, log_ms: int) -> int | Rejected:
+        before = self._directories.newest
+        if before is not None and trusted.effective_at_ms <= before.effective_at_ms:
+            return _backdated(Kind.DIRECTORY)
         try:
-            credentials = parse_credentials(loads_object(trusted.content))
-        except (NotStrict, InvalidDirectory) as error:
-            return Rejected(reason=f"the directory is not valid: {error}")
-        versions.append(_DirectoryVersion(trusted=trusted, credentials=credentials))
-        del versions[:-VERSIONS_KEPT]
+            found = read_content(trusted.content)
+        except InvalidDirectory as error:
+            return Rejected(code=Fault.INVALID, reason=f"the directory is not valid: {error}")
+        if isinstance(found, Change):
+            return self._fold_change(trusted, found, log_ms)
+        if delegated_role(Kind.DIRECTORY) not in trusted.signed_as:
+            return Rejected(code=Fault.NOT_DELEGATED, reason="a whole directory needs those who speak for all of it")
+        self._directories.add(self._scheduled(self._directories, found, trusted, log_ms))
         self._prepare()
-        return Accepted(kind=Kind.DIRECTORY, version=trusted.version)
+        return trusted.expires_ms
+
+    def _fold_change(self, trusted: TrustedContent, change: Change, log_ms: int) -> int | Rejected:
+        """A change counts only on the very version before it, and only where the outcome fits what is in force."""
+        before, newest = self._directories.newest, self._bundles.newest
+        whole = delegated_role(Kind.DIRECTORY) in trusted.signed_as
+        foreign = (
+            [] if whole else sorted(each for each in change.types if directory_role(each) not in trusted.signed_as)
+        )
+        if foreign:
+            reason = f"the signers of the change do not speak for `{foreign[0]}`"
+            return Rejected(code=Fault.NOT_DELEGATED, reason=reason)
+        if before is None or trusted.version != before.version + 1:
+            return Rejected(code=Fault.OUT_OF_ORDER, reason="the directory that this change follows is not there")
+        known = None if newest is None else self._loaders.types(newest.value.bundle) | PSEUDO_TYPES
+        unknown = sorted(change.types - known) if known is not None else []
+        if unknown:
+            return Rejected(code=Fault.UNKNOWN_TYPE, reason=f"the bundle knows no entity type `{unknown[0]}`")
+        try:
+            content = before.value.changed(change)
+        except InvalidDirectory as error:
+            return Rejected(code=Fault.INVALID, reason=f"the change is not valid: {error}")
+        scheduled = self._scheduled(self._directories, content, trusted, log_ms)
+        for bundle in (self._bundles.at(scheduled.from_ms), newest):
+            built = None if bundle is None else self._pairs.of(bundle, scheduled)
+            if isinstance(built, Misfit):
+                self._pairs.forget(scheduled)
+                return Rejected(code=Fault.INVALID, reason=built.reason)
+        self._directories.add(scheduled)
+        self._prepare()
+        return trusted.expires_ms
+
+    def _scheduled(
+        self, line: Timeline[V_], value: V_, trusted: TrustedContent | TrustedRoles, log_ms: int
+    ) -> Scheduled[V_]:
+        return line.scheduled(
+            value,
+            version=trusted.version,
+            effective_at_ms=trusted.effective_at_ms,
+            expires_ms=trusted.expires_ms,
+            log_ms=log_ms,
+            position=self._position,
+        )
 
     def at(self, time_ms: int) -> Rules | NotReady:
         """The rules in force at event time `time_ms`; one object for as long as nothing changes."""
-        root = self._state.root
+        if self._last is not None and self._last[0] <= time_ms < self._last[1]:
+            return self._last[2]
+        root, bundle, directory = self._roots.at(time_ms), self._bundles.at(time_ms), self._directories.at(time_ms)
         if root is None:
             return NotReady(reason="no root is trusted yet")
-        pair = self._pair_at(time_ms)
-        if isinstance(pair, NotReady):
-            return pair
-        bundle, directory = pair
-        for name, expires_ms in (
-            ("root", root.expires_ms),
-            ("bundle", bundle.trusted.expires_ms),
-            ("directory", directory.trusted.expires_ms),
-        ):
-            if time_ms >= expires_ms:
+        if any(line.forgot(time_ms) for line in self._lines):
+            return NotReady(reason="event time lags behind every version that is kept")
+        if bundle is None:
+            return NotReady(reason="no bundle is in force")
+        if directory is None:
+            return NotReady(reason="no directory is in force")
+        roles, stops = self._roles.at(time_ms), self._stops.at(time_ms)
+        for name, each in (("root", root), ("roles", roles), ("bundle", bundle), ("directory", directory)):
+            if each is not None and time_ms >= each.expires_ms:
                 return NotReady(reason=f"the {name} has expired; publish the next version")
-        judging = self._judging_of(bundle, directory)
-        if isinstance(judging, NotReady):
-            return judging
-        name_of = (self._position, root.version, bundle.trusted.version, directory.trusted.version)
-        if self._last is not None and self._last[0] == name_of:
-            return self._last[1]
+        judging = self._pairs.of(bundle, directory)
+        if isinstance(judging, Misfit):
+            return NotReady(reason=judging.reason)
+        spans = [line.span(time_ms) for line in self._lines]
         rules = Rules(
             judging=judging,
-            credentials=directory.credentials,
+            credentials=directory.value.credentials,
+            stops=stops.value if stops else NO_STOPS,
             version=PolicyVersion(
-                position=self._position,
+                position=max(span.position for span in spans),
                 root_version=root.version,
-                bundle_version=bundle.trusted.version,
-                bundle_digest=bundle.trusted.digest,
-                directory_version=directory.trusted.version,
-                directory_digest=directory.trusted.digest,
+                bundle_version=bundle.version,
+                bundle_digest=bundle.value.digest,
+                directory_version=directory.version,
+                directory_digest=directory.value.digest,
             ),
         )
-        self._last = (name_of, rules)
+        self._last = (max(span.from_ms for span in spans), min(span.until_ms for span in spans), rules)
         return rules
-
-    def _pair_at(self, time_ms: int) -> tuple[_BundleVersion, _DirectoryVersion] | NotReady:
-        bundles, directories = self._state.bundles, self._state.directories
-        bundle = bisect_right(bundles, time_ms, key=lambda version: version.trusted.effective_at_ms)
-        directory = bisect_right(directories, time_ms, key=lambda version: version.trusted.effective_at_ms)
-        if bundle == 0:
-            return NotReady(reason="no bundle is in force")
-        if directory == 0:
-            return NotReady(reason="no directory is in force")
-        return bundles[bundle - 1], directories[directory - 1]
-
-    def _judging_of(self, bundle: _BundleVersion, directory: _DirectoryVersion) -> Judging | NotReady:
-        name = (bundle.trusted.version, directory.trusted.version)
-        found = self._pairs.get(name)
-        if found is None:
-            try:
-                entities = self._loaders.directory(directory.trusted.content, bundle.bundle)
-                found = self._loaders.judging(bundle.bundle, entities)
-            except InvalidDirectory as error:
-                found = NotReady(reason=f"directory {name[1]} does not conform to bundle {name[0]}: {error}")
-            self._pairs[name] = found
-            while len(self._pairs) > PAIRS_KEPT:
-                self._pairs.popitem(last=False)
-        else:
-            self._pairs.move_to_end(name)
-        return found
 
     def _prepare(self) -> None:
         """Builds now what the newest versions will be asked for, so that no request waits for it."""
-        for versions in (self._state.bundles, self._state.directories):
-            if versions:
-                pair = self._pair_at(versions[-1].trusted.effective_at_ms)
-                if not isinstance(pair, NotReady):
-                    self._judging_of(*pair)
+        for newest in (self._bundles.newest, self._directories.newest):
+            if newest is not None:
+                bundle, directory = self._bundles.at(newest.from_ms), self._directories.at(newest.from_ms)
+                if bundle is not None and directory is not None:
+                    self._pairs.of(bundle, directory)
+
+
+def _backdated(kind: Kind) -> Rejected:
+    name = kind.lower()
+    return Rejected(code=Fault.BACKDATED, reason=f"`effective_at_ms` is not after that of the {name} before")

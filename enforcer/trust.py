@@ -1,22 +1,26 @@
-"""Policy metadata under TUF's rules: made from keys and content, or checked against a trusted root; only here.
+"""Policy metadata goes in, what the trusted root vouches for comes out; the only place that verifies it.
 
-Source: The Update Framework specification 1.0 (roles, thresholds, versions, expiry, root rotation), by python-tuf.
-Every kind is `Targets` metadata over one target; what is ours, and signed with it, rides in the field `x-sluicegate`.
+Source: The Update Framework specification 1.0 (roles, delegations, thresholds, versions, expiry, root rotation), by
+python-tuf. ROLES is `Targets` metadata with delegations: who speaks for which kind, and for which entity types of the
+directory. Every other kind is `Targets` metadata over one target. What is ours, and signed with it, rides in the field
+`x-sluicegate`. What `trust_make` makes is what counts here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from enum import StrEnum
+from datetime import datetime
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Final
 
 # Both packages re-export these names without saying so to a type checker.
-from securesystemslib.signer import Key, Signer  # type: ignore[attr-defined]
+from securesystemslib.signer import Key  # type: ignore[attr-defined]
 from tuf.api.exceptions import LengthOrHashMismatchError
-from tuf.api.metadata import Metadata, Root, TargetFile, Targets  # type: ignore[attr-defined]
+from tuf.api.metadata import DelegatedRole, Metadata, Root, Targets  # type: ignore[attr-defined]
 from tuf.api.serialization import DeserializationError, SerializationError
 
+from sluicegate.enforcer.credentials import is_name
+from sluicegate.enforcer.policy_kinds import Fault, Kind, delegated_role, path_of_role, role_of, target_path
 from sluicegate.schemas.ids import Digest
 from sluicegate.schemas.strict_json import NotStrict, loads_object
 
@@ -24,26 +28,8 @@ FIELD: Final = "x-sluicegate"
 METADATA_BYTES_MAX: Final = 256 * 1024
 CONTENT_BYTES_MAX: Final = 16 * 1024 * 1024
 TIME_MS_MAX: Final = 1 << 50
+ROLES_MAX: Final = 256
 _ED25519: Final = "ed25519"
-
-
-class Kind(StrEnum):
-    """What signed metadata vouches for; the first three are `events.PolicyKind`'s."""
-
-    ROOT = "ROOT"
-    KEYS = "KEYS"
-    BUNDLE = "BUNDLE"
-    DIRECTORY = "DIRECTORY"
-
-
-def role_of(kind: Kind) -> str:
-    """The TUF role of the root that must sign this kind; the one place to change when roles are split."""
-    return Root.type if kind is Kind.ROOT else Targets.type
-
-
-def target_path(kind: Kind) -> str:
-    """The one target of this kind's metadata."""
-    return f"{kind.value.lower()}.json"
 
 
 def digest_of(data: bytes) -> Digest:
@@ -69,10 +55,30 @@ class TrustedRoot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrustedRoles:
+    """Who speaks for what, as the root's publishers say. `holders`: the person behind each key id."""
+
+    roles: Targets
+    holders: Mapping[str, str]
+    version: int
+    effective_at_ms: int
+    expires_ms: int
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The roles that are delegated."""
+        return frozenset(self.roles.delegations.roles or ()) if self.roles.delegations else frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrustedContent:
-    """Content that the root's keys vouch for, in force from `effective_at_ms` and void from `expires_ms` on (T)."""
+    """Content that those vouch for who may, wanted in force from `effective_at_ms` on and void from `expires_ms` (T).
+
+    `signed_as`: the roles of its kind that its signers speak for; of a directory, some entity types or all of it.
+    """
 
     kind: Kind
+    signed_as: frozenset[str]
     version: int
     effective_at_ms: int
     expires_ms: int
@@ -84,72 +90,8 @@ class TrustedContent:
 class Untrusted:
     """Metadata that does not count, and why."""
 
+    fault: Fault
     reason: str
-
-
-def make_root(
-    *,
-    domain: Domain,
-    version: int,
-    expires_ms: int,
-    root_keys: Sequence[Key],
-    root_threshold: int,
-    publisher_keys: Sequence[Key],
-    publisher_threshold: int,
-    signers: Sequence[Signer],
-) -> bytes:
-    """Metadata of a root. `signers` meet the threshold of these root keys and, from version 2 on, of the root before.
-
-    The roles `timestamp` and `snapshot`, which TUF demands, get no key: nobody can speak for them.
-
-    Raises:
-        ValueError: a threshold is not within 1 and the number of its keys.
-    """
-    for threshold, keys in ((root_threshold, root_keys), (publisher_threshold, publisher_keys)):
-        if not 1 <= threshold <= len({key.keyid for key in keys}):
-            raise ValueError(f"a threshold of {threshold} cannot be met by {len(keys)} keys")
-    root = Root(
-        version=version,
-        expires=_date(expires_ms),
-        consistent_snapshot=False,
-        unrecognized_fields={FIELD: {"kind": Kind.ROOT.value, "env": domain.env, "tenant": domain.tenant}},
-    )
-    for role, keys, threshold in (
-        (role_of(Kind.ROOT), root_keys, root_threshold),
-        (role_of(Kind.BUNDLE), publisher_keys, publisher_threshold),
-    ):
-        for key in keys:
-            root.add_key(key, role)
-        root.roles[role].threshold = threshold
-    return _signed(Metadata(root), signers)
-
-
-def sign_targets(
-    kind: Kind,
-    content: bytes,
-    *,
-    domain: Domain,
-    version: int,
-    effective_at_ms: int,
-    expires_ms: int,
-    signers: Sequence[Signer],
-) -> bytes:
-    """Metadata that vouches for `content` as this version of its kind.
-
-    Raises:
-        ValueError: the kind is ROOT, which `make_root` makes.
-    """
-    if kind is Kind.ROOT:
-        raise ValueError("a root vouches for keys, not for content")
-    path = target_path(kind)
-    field = {"kind": kind.value, "env": domain.env, "tenant": domain.tenant, "effective_at_ms": effective_at_ms}
-    targets = Targets(
-        version=version,
-        expires=_date(expires_ms),
-        targets={path: TargetFile.from_data(path, content, ["sha256"])},
-        unrecognized_fields={FIELD: field},
-    )
-    return _signed(Metadata(targets), signers)
 
 
 def verify_root(
@@ -161,33 +103,81 @@ def verify_root(
     both the predecessor's keys and its own; 5 not expired at T. An expired predecessor still hands over, as TUF has it.
     """
     # 1
-    read = _read(metadata)
+    read = read_metadata(metadata)
     if isinstance(read, Untrusted):
         return read
     root: object = read.signed
     if not isinstance(root, Root) or not _is_sound(root):
-        return Untrusted(reason="the metadata is no root with Ed25519 keys and thresholds they can meet")
+        return _malformed("the metadata is no root with Ed25519 keys and thresholds they can meet")
     # 2
-    fault = _foreign(root, {"kind": Kind.ROOT.value, "env": domain.env, "tenant": domain.tenant}, version)
+    fault = _foreign(root, _expected(Kind.ROOT, domain), version)
     if fault is not None:
         return fault
     # 3
     if previous is None:
         if digest_of(metadata) != pinned:
-            return Untrusted(reason="the first root is not the pinned one")
+            return Untrusted(fault=Fault.NO_ROOT, reason="the first root is not the pinned one")
     elif version != previous.version + 1:
-        return Untrusted(reason=f"root version {version} does not follow version {previous.version}")
+        fault_of = Fault.OLDER if version <= previous.version else Fault.OUT_OF_ORDER
+        return Untrusted(fault=fault_of, reason=f"root version {version} does not follow version {previous.version}")
     # 4
     verified = root.get_root_verification_result(
         previous.root if previous else None, read.payload, read.metadata.signatures
     )
     if not verified:
-        return Untrusted(reason=f"root version {version} lacks signatures of the root before, or its own")
+        reason = f"root version {version} lacks signatures of the root before, or its own"
+        return Untrusted(fault=Fault.UNSIGNED, reason=reason)
     # 5
     expires_ms = _milliseconds(root.expires)
     if time_ms >= expires_ms:
-        return Untrusted(reason=f"root version {version} has expired")
+        return Untrusted(fault=Fault.EXPIRED, reason=f"root version {version} has expired")
     return TrustedRoot(root=root, version=version, expires_ms=expires_ms)
+
+
+def verify_roles(
+    metadata: bytes, *, version: int, domain: Domain, root: TrustedRoot, time_ms: int
+) -> TrustedRoles | Untrusted:
+    """Who speaks for what from now on.
+
+    1 form: every key has one holder, every threshold can be met by people that differ; 2 kind, domain, version; 3 the
+    root is in force at T; 4 signatures of the root's role `targets`; 5 not expired at T.
+    """
+    # 1
+    read = read_metadata(metadata)
+    if isinstance(read, Untrusted):
+        return read
+    roles: object = read.signed
+    if not isinstance(roles, Targets):
+        return _malformed("the metadata is no targets metadata")
+    field = roles.unrecognized_fields.get(FIELD)
+    effective_at_ms, holders = _effective_at(field), _holders(field)
+    if effective_at_ms is None:
+        return _malformed("the metadata says not when it takes effect")
+    if not _are_sound(roles, holders):
+        return _malformed("the metadata delegates no roles to Ed25519 keys with holders who can meet each threshold")
+    # 2
+    expected = _expected(Kind.ROLES, domain) | {"effective_at_ms": effective_at_ms, "holders": dict(holders)}
+    fault = _foreign(roles, expected, version)
+    if fault is not None:
+        return fault
+    # 3
+    if time_ms >= root.expires_ms:
+        return _root_expired(root)
+    # 4
+    if not root.root.get_verification_result(role_of(Kind.ROLES), read.payload, read.metadata.signatures):
+        reason = f"{Kind.ROLES} version {version} lacks signatures of the root's publishers"
+        return Untrusted(fault=Fault.UNSIGNED, reason=reason)
+    # 5
+    expires_ms = _milliseconds(roles.expires)
+    if time_ms >= expires_ms:
+        return Untrusted(fault=Fault.EXPIRED, reason=f"{Kind.ROLES} version {version} has expired")
+    return TrustedRoles(
+        roles=roles,
+        holders=MappingProxyType(dict(holders)),
+        version=version,
+        effective_at_ms=effective_at_ms,
+        expires_ms=expires_ms,
+    )
 
 
 def verify_content(
@@ -198,51 +188,57 @@ def verify_content(
     version: int,
     domain: Domain,
     root: TrustedRoot,
+    roles: TrustedRoles | None = None,
     time_ms: int,
 ) -> TrustedContent | Untrusted:
-    """Content that the root's keys vouch for.
+    """Content that those vouch for who may: whom `roles` names for it, and the root's role `targets` for the rest.
 
-    1 form; 2 kind, domain, version; 3 the root is in force at T; 4 signatures up to the role's threshold; 5 not expired
-    at T; 6 length and hash of the content. That versions only rise is for the one who folds them to see.
+    1 form; 2 kind, domain, version; 3 root and roles are in force at T; 4 signatures up to the role's threshold; 5 not
+    expired at T; 6 length and hash of the content. That versions only rise is for the one who folds them to see, and
+    so is whether the signers of a directory speak for all that it touches.
     """
     # 1
-    read = _read(metadata)
+    read = read_metadata(metadata)
     if isinstance(read, Untrusted):
         return read
     targets: object = read.signed
     if not isinstance(targets, Targets) or targets.delegations is not None:
-        return Untrusted(reason="the metadata is no plain targets metadata")
-    field = targets.unrecognized_fields.get(FIELD)
-    effective_at_ms = field.get("effective_at_ms") if isinstance(field, dict) else None
-    if type(effective_at_ms) is not int or not 0 <= effective_at_ms < TIME_MS_MAX:
-        return Untrusted(reason="the metadata says not when it takes effect")
+        return _malformed("the metadata is no plain targets metadata")
+    effective_at_ms = _effective_at(targets.unrecognized_fields.get(FIELD))
+    if effective_at_ms is None:
+        return _malformed("the metadata says not when it takes effect")
     # 2
-    expected = {"kind": kind.value, "env": domain.env, "tenant": domain.tenant, "effective_at_ms": effective_at_ms}
-    fault = _foreign(targets, expected, version)
+    fault = _foreign(targets, _expected(kind, domain) | {"effective_at_ms": effective_at_ms}, version)
     if fault is not None:
         return fault
     path = target_path(kind)
     if set(targets.targets) != {path} or set(targets.targets[path].hashes) != {"sha256"}:
-        return Untrusted(reason=f"the metadata must name `{path}` alone, with its SHA-256")
+        return _malformed(f"the metadata must name `{path}` alone, with its SHA-256")
     # 3
     if time_ms >= root.expires_ms:
-        return Untrusted(reason=f"root version {root.version} has expired; publish the next one")
+        return _root_expired(root)
+    if roles is not None and time_ms >= roles.expires_ms:
+        reason = f"{Kind.ROLES} version {roles.version} has expired; publish the next one"
+        return Untrusted(fault=Fault.EXPIRED, reason=reason)
     # 4
-    if not root.root.get_verification_result(role_of(kind), read.payload, read.metadata.signatures):
-        return Untrusted(reason=f"{kind} version {version} lacks signatures of the publisher's keys")
+    signed_as = _signed_as(kind, read, root, roles)
+    if not signed_as:
+        reason = f"{kind} version {version} lacks signatures of those who may publish it"
+        return Untrusted(fault=Fault.UNSIGNED, reason=reason)
     # 5
     expires_ms = _milliseconds(targets.expires)
     if time_ms >= expires_ms:
-        return Untrusted(reason=f"{kind} version {version} has expired")
+        return Untrusted(fault=Fault.EXPIRED, reason=f"{kind} version {version} has expired")
     # 6
     if len(content) > CONTENT_BYTES_MAX:
-        return Untrusted(reason=f"the content is over {CONTENT_BYTES_MAX} bytes")
+        return _malformed(f"the content is over {CONTENT_BYTES_MAX} bytes")
     try:
         targets.targets[path].verify_length_and_hashes(content)
     except LengthOrHashMismatchError:
-        return Untrusted(reason="the content is not the one that was signed")
+        return Untrusted(fault=Fault.TAMPERED, reason="the content is not the one that was signed")
     return TrustedContent(
         kind=kind,
+        signed_as=signed_as,
         version=version,
         effective_at_ms=effective_at_ms,
         expires_ms=expires_ms,
@@ -251,17 +247,48 @@ def verify_content(
     )
 
 
+def _signed_as(kind: Kind, read: "ReadMetadata", root: TrustedRoot, roles: TrustedRoles | None) -> frozenset[str]:
+    """The roles of this kind that the signatures speak for. The publishers speak for what nobody else does."""
+    own = delegated_role(kind)
+    delegated = roles.names if roles else frozenset()
+    names = {name for name in delegated if path_of_role(name) == target_path(kind)}
+    found = {name for name in names if roles is not None and _is_met(name, read, roles)}
+    if own not in delegated and root.root.get_verification_result(
+        role_of(kind), read.payload, read.metadata.signatures
+    ):
+        found.add(own)
+    return frozenset(found)
+
+
+def _is_met(name: str, read: "ReadMetadata", roles: TrustedRoles) -> bool:
+    """Whether as many people as the threshold says signed: author and approver are never one person."""
+    result = roles.roles.get_verification_result(name, read.payload, read.metadata.signatures)
+    return len({roles.holders[key_id] for key_id in result.signed}) >= result.threshold
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Read:
+class ReadMetadata:
+    """Metadata of strict form, of whatever type, and the bytes that were signed."""
+
     metadata: Metadata[Root] | Metadata[Targets]
     signed: object
     payload: bytes
 
 
-def _read(data: bytes) -> _Read | Untrusted:
-    unreadable = Untrusted(reason="the metadata is not strict TUF metadata")
+def _malformed(reason: str) -> Untrusted:
+    return Untrusted(fault=Fault.MALFORMED, reason=reason)
+
+
+def _root_expired(root: TrustedRoot) -> Untrusted:
+    reason = f"root version {root.version} has expired; publish the next one"
+    return Untrusted(fault=Fault.EXPIRED, reason=reason)
+
+
+def read_metadata(data: bytes) -> ReadMetadata | Untrusted:
+    """The metadata in the bytes; nothing of it is trusted yet."""
+    unreadable = _malformed("the metadata is not strict TUF metadata")
     if len(data) > METADATA_BYTES_MAX:
-        return Untrusted(reason=f"the metadata is over {METADATA_BYTES_MAX} bytes")
+        return _malformed(f"the metadata is over {METADATA_BYTES_MAX} bytes")
     try:
         # Python-tuf takes the last of two members of one name and keeps unsigned members: neither may be there.
         if set(loads_object(data)) != {"signed", "signatures"}:
@@ -274,43 +301,81 @@ def _read(data: bytes) -> _Read | Untrusted:
     texts: list[object] = [text for each in metadata.signatures.values() for text in (each.keyid, each.signature)]
     if type(metadata.signed.version) is not int or not all(isinstance(text, str) for text in texts):
         return unreadable
-    return _Read(metadata=metadata, signed=metadata.signed, payload=payload)
+    return ReadMetadata(metadata=metadata, signed=metadata.signed, payload=payload)
 
 
 def _is_sound(root: Root) -> bool:
-    """Whether each role can be met by keys that differ: one key under two ids must not count twice to a threshold."""
+    """Whether each role can be met by keys that differ."""
     for role in (role_of(Kind.ROOT), role_of(Kind.BUNDLE)):
         threshold, key_ids = root.roles[role].threshold, root.roles[role].keyids
         if type(threshold) is not int or not set(key_ids) <= set(root.keys):
             return False
-        keys = [root.keys[key_id] for key_id in key_ids]
-        if any(key.keytype != _ED25519 or key.scheme != _ED25519 for key in keys):
-            return False
-        try:
-            material = {bytes.fromhex(key.keyval["public"]) for key in keys}
-        except ValueError:
-            return False
-        if len(material) != len(keys) or not 1 <= threshold <= len(keys):
+        if not _differ([root.keys[key_id] for key_id in key_ids]) or not 1 <= threshold <= len(key_ids):
             return False
     return True
 
 
-def _foreign(signed: Root | Targets, expected: dict[str, str | int], version: int) -> Untrusted | None:
-    if signed.unrecognized_fields != {FIELD: expected}:
-        return Untrusted(reason=f"the metadata is for another kind, environment or tenant than {expected['kind']} here")
-    if signed.version != version:
-        return Untrusted(reason=f"the event says version {version}, its metadata another one")
+def _are_sound(roles: Targets, holders: Mapping[str, str]) -> bool:
+    """Whether each role can be met by people that differ, each with keys of their own."""
+    delegations = roles.delegations
+    if delegations is None or delegations.roles is None or roles.targets or delegations.unrecognized_fields:
+        return False
+    if not 0 < len(delegations.roles) <= ROLES_MAX or not _differ(list(delegations.keys.values())):
+        return False
+    if set(holders) != set(delegations.keys):
+        return False
+    return all(_is_role(name, role, holders) for name, role in delegations.roles.items())
+
+
+def _is_role(name: str, role: DelegatedRole, holders: Mapping[str, str]) -> bool:
+    key_ids: list[object] = list(role.keyids)
+    try:
+        paths = [path_of_role(name)]
+    except ValueError:
+        return False
+    if role.paths != paths or role.unrecognized_fields or type(role.threshold) is not int:
+        return False
+    people = {holders.get(each, "") for each in key_ids if isinstance(each, str)}
+    return len(people - {""}) >= role.threshold >= 1 and all(each in holders for each in role.keyids)
+
+
+def _differ(keys: Sequence[Key]) -> bool:
+    """Whether all are Ed25519 keys and no two the same: one key under two ids must not count twice to a threshold."""
+    if any(key.keytype != _ED25519 or key.scheme != _ED25519 for key in keys):
+        return False
+    try:
+        material = {bytes.fromhex(key.keyval["public"]) for key in keys}
+    except ValueError:
+        return False
+    return len(material) == len(keys)
+
+
+def _effective_at(field: object) -> int | None:
+    effective_at_ms = field.get("effective_at_ms") if isinstance(field, dict) else None
+    if type(effective_at_ms) is int and 0 <= effective_at_ms < TIME_MS_MAX:
+        return effective_at_ms
     return None
 
 
-def _signed(metadata: Metadata[Root] | Metadata[Targets], signers: Sequence[Signer]) -> bytes:
-    for signer in signers:
-        metadata.sign(signer, append=True)
-    return metadata.to_bytes()
+def _holders(field: object) -> dict[str, str]:
+    """The person behind each key id; empty, which no roles metadata may be, where the field does not say it so."""
+    found: object = field.get("holders") if isinstance(field, dict) else None
+    if not isinstance(found, dict) or not all(map(is_name, found.values())):
+        return {}
+    return {str(key_id): str(person) for key_id, person in found.items()}
 
 
-def _date(time_ms: int) -> datetime:
-    return datetime.fromtimestamp(time_ms // 1000, UTC)
+def _expected(kind: Kind, domain: Domain) -> dict[str, object]:
+    return {"kind": kind.value, "env": domain.env, "tenant": domain.tenant}
+
+
+def _foreign(signed: Root | Targets, expected: Mapping[str, object], version: int) -> Untrusted | None:
+    if signed.unrecognized_fields != {FIELD: expected}:
+        reason = f"the metadata is for another kind, environment or tenant than {expected['kind']} here"
+        return Untrusted(fault=Fault.FOREIGN, reason=reason)
+    if signed.version != version:
+        return Untrusted(fault=Fault.FOREIGN, reason=f"the event says version {version}, its metadata another one")
+    return None
 
 
 def _milliseconds(date: datetime) -> int:

@@ -39,7 +39,7 @@ LATEST: Final[Mapping[type[object], str]] = {
     DecisionMade: "DecisionMade.v1",
     GenerationFinished: "GenerationFinished.v1",
     ReleaseMade: "ReleaseMade.v1",
-    PolicyPublished: "PolicyPublished.v1",
+    PolicyPublished: "PolicyPublished.v2",
     DirectoryChanged: "DirectoryChanged.v1",
     SliceStatement: "SliceStatement.v1",
     SliceSeal: "SliceSeal.v1",

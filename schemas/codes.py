@@ -35,8 +35,10 @@ class Code(StrEnum):
     WRONG_PARTITION = "WRONG_PARTITION"
     DUPLICATE_OF = "DUPLICATE_OF"
     REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
-    # 3 take the policy state at T, and compare T with the deadline; 11 the runner compares again
+    # 3 take the policy state at T, and compare T with the deadline; 11 the runner compares again, and
+    # it and the redactor ask again whether it is stopped
     POLICY_NOT_READY = "POLICY_NOT_READY"
+    STOPPED = "STOPPED"
     EXPIRED = "EXPIRED"
     # 4 decide access
     UNKNOWN_PRINCIPAL = "UNKNOWN_PRINCIPAL"

@@ -35,11 +35,14 @@ class Outcome(StrEnum):
 
 
 class PolicyKind(StrEnum):
-    """What a policy event carries: the root of trust, the stages' keys, or a bundle."""
+    """What a policy event carries: the root of trust, who may sign what, the stages' keys, a bundle, or what stops."""
 
     ROOT = "ROOT"
     KEYS = "KEYS"
     BUNDLE = "BUNDLE"
+    ROLES = "ROLES"
+    STOP = "STOP"
+    RESUME = "RESUME"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,7 +315,7 @@ class ReleaseMade:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyPublished:
-    """A signed version of the root, the stage keys or a bundle: TUF metadata and the content it vouches for."""
+    """A signed version of root, roles, stage keys or bundle, a stop or its end: TUF metadata with its content."""
 
     kind: PolicyKind
     version: int
@@ -322,7 +325,7 @@ class PolicyPublished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectoryChanged:
-    """A signed version of the directory: entities, service keys and token issuers, whole."""
+    """A signed version of the directory: entities, service keys, issuers and replies, whole or what changes of them."""
 
     version: int
     metadata: bytes

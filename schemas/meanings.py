@@ -196,6 +196,12 @@ MEANINGS: Final[dict[Code, Meaning]] = {
         mend="ask again later; an operator publishes the policy",
         retry_after_s=5,
     ),
+    Code.STOPPED: Meaning(
+        check=3,
+        outcome=ReleaseOutcome.REFUSED,
+        text="an incident stop holds for this request",
+        mend="ask an operator; once it is undone, ask again under a new request id",
+    ),
     Code.EXPIRED: Meaning(
         check=3,
         outcome=ReleaseOutcome.EXPIRED,

@@ -10,8 +10,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fixtures_stack import StackPlace, effective, whole
 
 from sluicegate.bundle_folder import read_bundle
+from sluicegate.enforcer.policy_kinds import Kind
 from sluicegate.enforcer.seal import Signer, seal_slice
-from sluicegate.enforcer.trust import Domain, Kind, sign_targets
+from sluicegate.enforcer.trust import Domain
+from sluicegate.enforcer.trust_make import sign_targets
 from sluicegate.home import Home
 from sluicegate.installation import EXPIRES_MS, Installation
 from sluicegate.keys import signer_of
@@ -194,4 +196,4 @@ async def forge_policy(attacker: Attacker, place: StackPlace, candidate: Path) -
 
 
 def is_published(record: Record) -> bool:
-    return (record.value or b"")[2:10] == codec.fingerprint_of("PolicyPublished.v1")
+    return (record.value or b"")[2:10] == codec.fingerprint_of("PolicyPublished.v2")

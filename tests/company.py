@@ -12,9 +12,11 @@ from sluicegate.bundle_folder import read_bundle
 from sluicegate.enforcer.gate import Gate, GateConfig
 from sluicegate.enforcer.identity import proof_audience
 from sluicegate.enforcer.partition import partition_of
+from sluicegate.enforcer.policy_kinds import Kind
 from sluicegate.enforcer.stage_keys import stage_keys_content
 from sluicegate.enforcer.state import Accepted, PolicyLog
-from sluicegate.enforcer.trust import Domain, Kind, digest_of, make_root, sign_targets
+from sluicegate.enforcer.trust import Domain, digest_of
+from sluicegate.enforcer.trust_make import make_root, sign_targets
 from sluicegate.keys import key_id_of, public_jwk, signer_of
 from sluicegate.proof import make_proof, make_token, proof_headers
 from sluicegate.schemas import codec

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from sluicegate.enforcer.seal import Signer, SigningKey, StageKey
 from sluicegate.enforcer.stage_keys import STAGES, stage_keys_content
-from sluicegate.enforcer.trust import Domain, digest_of, make_root
+from sluicegate.enforcer.trust import Domain, digest_of
+from sluicegate.enforcer.trust_make import make_root
 from sluicegate.home import Home
 from sluicegate.keys import PRIVATE, PUBLIC, KeyFolder, KeyKind, KeyName, key_id_of, public_jwk, signer_of, tuf_key_of
 from sluicegate.schemas.errors import ConfigurationError, InvalidDirectory

@@ -11,9 +11,9 @@ from typing import Final
 
 from securesystemslib.signer import Signer  # type: ignore[attr-defined]
 
+from sluicegate.enforcer.policy_kinds import Kind
 from sluicegate.enforcer.seal import StageKey
 from sluicegate.enforcer.stage_keys import stage_keys_content
-from sluicegate.enforcer.trust import Kind
 from sluicegate.home import Home
 from sluicegate.installation import Installation
 from sluicegate.keys import PRIVATE, PUBLIC, KeyFolder, KeyName, key_id_of

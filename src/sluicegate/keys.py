@@ -389,10 +389,10 @@ def public_jwk(key: PrivateKey | PublicKey, kid: str | None = None) -> dict[str,
 
 
 def signer_of(key: Ed25519PrivateKey) -> CryptoSigner:
-    """The key as `trust.make_root` and `trust.sign_targets` take it."""
+    """The key as `trust_make.make_root` and `sign_targets` take it."""
     return CryptoSigner(key)
 
 
 def tuf_key_of(key: Ed25519PublicKey) -> Key:
-    """A public half as `trust.make_root` takes it."""
+    """A public half as `trust_make.make_root` takes it."""
     return SSlibKey.from_crypto(key)

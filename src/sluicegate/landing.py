@@ -52,7 +52,7 @@ def judge_policy(state: PolicyLog) -> Judge:
             state.skip(record.offset)
             return False, str(error)
         found = state.fold(record.offset, event, record.timestamp_ms)
-        return (False, found.reason) if isinstance(found, Rejected) else (True, None)
+        return (False, f"{found.code}: {found.reason}") if isinstance(found, Rejected) else (True, None)
 
     return judge
 

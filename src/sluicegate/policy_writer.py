@@ -4,7 +4,7 @@ Nothing is appended that the stages' own fold would reject. What was admitted, a
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -13,10 +13,13 @@ from securesystemslib.signer import Signer  # type: ignore[attr-defined]
 
 from sluicegate.broker_access import broker_config
 from sluicegate.clock import StackClock
+from sluicegate.enforcer.policy_kinds import Kind
 from sluicegate.enforcer.seal import StageKey
 from sluicegate.enforcer.stage_keys import STAGES, read_stage_keys
 from sluicegate.enforcer.state import Accepted, PolicyLog, Rejected
-from sluicegate.enforcer.trust import Kind, digest_of, sign_targets
+from sluicegate.enforcer.stops import Stop, Stops, read_stops, stops_content
+from sluicegate.enforcer.trust import digest_of
+from sluicegate.enforcer.trust_make import sign_targets
 from sluicegate.home import Home
 from sluicegate.installation import EXPIRES_MS, Installation
 from sluicegate.keys import signer_of
@@ -31,6 +34,7 @@ from sluicegate.streams.policy_tail import PARTITION, decode_policy_event
 from sluicegate.streams.topology import Topology
 
 REMEMBERED: Final = "published.json"
+STANDING: Final = "standing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +63,7 @@ class PolicyWriter:
         self._clock = StackClock(home.root if settings.event_time == "enforcer" else None)
         self._state = PolicyLog(domain=installation.domain, root_digest=installation.root_digest())
         self._file = home.root / REMEMBERED
-        self._contents: dict[Kind, bytes] = {}
+        self._digests: dict[Kind, str] = {}
         self._stamp_ms = 0
         self.admissions: dict[str, Admission] = {}
 
@@ -74,8 +78,13 @@ class PolicyWriter:
 
     @property
     def directory(self) -> bytes | None:
-        """The newest directory."""
-        return self._contents.get(Kind.DIRECTORY)
+        """The newest directory, whole, whatever changes led to it."""
+        return self._state.directory.whole() if self._state.directory else None
+
+    @property
+    def stops(self) -> Stops:
+        """Everything that is stopped."""
+        return self._state.stops
 
     async def catch_up(self) -> None:
         """Folds the log as it stands."""
@@ -93,13 +102,15 @@ class PolicyWriter:
                     self._note(found.kind, event.content, record.timestamp_ms)
 
     def _note(self, kind: Kind, content: bytes, stamp_ms: int) -> None:
-        self._contents[kind] = content
+        self._digests[kind] = digest_of(content)
         if kind is Kind.KEYS:
             for key_id, key in read_stage_keys(content).items():
                 first = Admission(kind="stage", owner=key.stage, since_ms=stamp_ms)
                 self.admissions[key_id] = replace(self.admissions.get(key_id, first), until_ms=key.revoked_at_ms)
-        if kind is Kind.DIRECTORY:
-            listed = service_keys(content)
+        if kind is Kind.DIRECTORY and self._state.directory is not None:
+            self._digests[kind] = self._state.directory.digest
+            credentials = self._state.directory.credentials
+            listed = {kid: key.service for kid, key in credentials.service_keys.items()}
             for kid, service in listed.items():
                 first = Admission(kind="service", owner=service, since_ms=stamp_ms)
                 self.admissions[kid] = replace(self.admissions.get(kid, first), until_ms=None)
@@ -135,28 +146,69 @@ class PolicyWriter:
             ConfigurationError: the publisher's key is missing.
         """
         digest, current = digest_of(content), self._state.version_of(kind)
-        if current and digest_of(self._contents[kind]) == digest:
+        if current and self._digests[kind] == digest:
             return current, False
         remembered = self._remembered().get(kind.value, {})
         same = not current and remembered.get("digest") == digest
         version = max(current, int(remembered.get("version", 0))) + (0 if same else 1)
+        await self._publish(kind, content, version=version, effective_at_ms=self.now_ms() if current else 0)
+        return version, True
+
+    async def change_directory(self, content: bytes) -> int:
+        """Publishes a change of the newest directory, and returns its version: the next, for it counts on no other.
+
+        Raises:
+            InvalidDirectory: the stages would reject it; nothing was appended.
+            ConfigurationError: the publisher's key is missing.
+        """
+        version = self._state.version_of(Kind.DIRECTORY) + 1
+        await self._publish(Kind.DIRECTORY, content, version=version, effective_at_ms=self.now_ms())
+        return version
+
+    async def change_stops(self, kind: Kind, stops: frozenset[Stop], *, signers: Sequence[Signer] = ()) -> int:
+        """Publishes a STOP or a RESUME of these, and returns its version. `signers`: who signs, else the publisher.
+
+        Raises:
+            InvalidBundle: the stages would reject it; nothing was appended.
+            ConfigurationError: the publisher's key is missing.
+        """
+        remembered = self._remembered().get(kind.value, {})
+        version = max(self._state.version_of(kind), int(remembered.get("version", 0))) + 1
+        content = stops_content(stops)
+        await self._publish(kind, content, version=version, effective_at_ms=self.now_ms(), signers=signers)
+        standing = self.stops.standing
+        self._write({**self._remembered(), STANDING: {"content": stops_content(standing).decode() if standing else ""}})
+        return version
+
+    async def restore_stops(self) -> None:
+        """Stops again what stood when the log was last written: one that is begun anew has forgotten it.
+
+        Raises:
+            ConfigurationError, InvalidBundle: as `change_stops`.
+        """
+        content = str(self._remembered().get(STANDING, {}).get("content", ""))
+        if content and self._state.version_of(Kind.STOP) == 0:
+            await self.change_stops(Kind.STOP, read_stops(content.encode()))
+
+    async def _publish(
+        self, kind: Kind, content: bytes, *, version: int, effective_at_ms: int, signers: Sequence[Signer] = ()
+    ) -> None:
         metadata = sign_targets(
             kind,
             content,
             domain=self._installation.domain,
             version=version,
-            effective_at_ms=self.now_ms() if current else 0,
+            effective_at_ms=effective_at_ms,
             expires_ms=EXPIRES_MS,
-            signers=(self._publisher or signer_of(self._installation.keys.publisher()),),
+            signers=signers or (self._publisher or signer_of(self._installation.keys.publisher()),),
         )
-        self._remember(kind, version, digest)
+        self._remember(kind, version, digest_of(content))
         if kind is Kind.DIRECTORY:
             await self._append(DirectoryChanged(version=version, metadata=metadata, content=content))
         else:
             await self._append(
                 PolicyPublished(kind=PolicyKind(kind.value), version=version, metadata=metadata, content=content)
             )
-        return version, True
 
     async def _append(self, event: PolicyPublished | DirectoryChanged) -> None:
         """Appends only what the same fold that the stages run accepts.
@@ -180,7 +232,9 @@ class PolicyWriter:
         return found
 
     def _remember(self, kind: Kind, version: int, digest: str) -> None:
-        known = {**self._remembered(), kind.value: {"version": version, "digest": digest}}
+        self._write({**self._remembered(), kind.value: {"version": version, "digest": digest}})
+
+    def _write(self, known: Mapping[str, Mapping[str, str | int]]) -> None:
         temporary = self._file.with_suffix(".new")
         temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
         temporary.replace(self._file)

@@ -10,7 +10,8 @@ from sluicegate.bundle_folder import read_bundle
 from sluicegate.enforcer.bundle import load_bundle
 from sluicegate.enforcer.credentials import parse_credentials
 from sluicegate.enforcer.directory import load_directory
-from sluicegate.enforcer.trust import Kind, digest_of
+from sluicegate.enforcer.policy_kinds import Kind
+from sluicegate.enforcer.trust import digest_of
 from sluicegate.home import Home
 from sluicegate.installation import Installation
 from sluicegate.policy_writer import policy_writer
@@ -39,7 +40,7 @@ async def publish(
     development: bool = False,
     publisher: Signer | None = None,
 ) -> Published:
-    """Publishes what is not in force yet: root, stage keys, directory, bundle, in this order.
+    """Publishes what is not in force yet: root, what was stopped, stage keys, directory, bundle, in this order.
 
     `development`: a one-box installation, which makes and adds the keys and reply topics that are missing.
     `publisher`: who signs, where its key is no file here (any signer of securesystemslib, so those of KMS and HSM too).
@@ -66,6 +67,7 @@ async def publish(
         writer.check_service_keys(directory)
         keys = installation.stage_keys(writer.stage_keys)
         await writer.root()
+        await writer.restore_stops()
         await writer.content(Kind.KEYS, keys)
         directory_version, directory_changed = await writer.content(Kind.DIRECTORY, directory)
         version, changed = await writer.content(Kind.BUNDLE, bundle)

@@ -14,8 +14,9 @@ from fixtures_stack import ask, broker_of, whole
 
 from sluicegate.bundle_folder import read_bundle
 from sluicegate.dev_client import Client
+from sluicegate.enforcer.policy_kinds import Kind
 from sluicegate.enforcer.seal import Signer, seal_slice
-from sluicegate.enforcer.trust import Kind, sign_targets
+from sluicegate.enforcer.trust_make import sign_targets
 from sluicegate.home import Home
 from sluicegate.installation import EXPIRES_MS, Installation, reply_name_of
 from sluicegate.keys import signer_of
@@ -185,6 +186,6 @@ async def switch_policy(settings: Settings, policies: Path) -> Switch:
 
 
 def published(record: Record) -> PolicyPublished | None:
-    if (record.value or b"")[2:10] != codec.fingerprint_of("PolicyPublished.v1"):
+    if (record.value or b"")[2:10] != codec.fingerprint_of("PolicyPublished.v2"):
         return None
     return codec.decode(record.value, PolicyPublished)

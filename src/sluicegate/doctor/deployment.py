@@ -10,8 +10,8 @@ from sluicegate.audit_access import audit_config
 from sluicegate.broker_access import broker_config
 from sluicegate.doctor.findings import Finding, fail, ok, warn
 from sluicegate.enforcer.credentials import parse_credentials
+from sluicegate.enforcer.policy_kinds import Kind
 from sluicegate.enforcer.state import NotReady, PolicyLog
-from sluicegate.enforcer.trust import Kind
 from sluicegate.home import Home
 from sluicegate.installation import Installation
 from sluicegate.keys import KeyFolder, KeyKind, key_id_of
@@ -148,7 +148,8 @@ async def check_deployment(settings: Settings, *, one_box: bool) -> AsyncIterato
     except SluicegateError as error:
         yield fail("broker", str(error), "mend what it names and try again")
         return
-    expires = {kind.value.lower(): state.expires_ms(kind) for kind in (Kind.ROOT, Kind.BUNDLE, Kind.DIRECTORY)}
+    deciding = (Kind.ROOT, Kind.ROLES, Kind.BUNDLE, Kind.DIRECTORY)
+    expires = {kind.value.lower(): state.expires_ms(kind) for kind in deciding}
     found = [
         *check_policy(state, now_ms=now_ms, expires_ms={name: end for name, end in expires.items() if end is not None}),
         *check_stage_keys(state, _own_keys(settings), now_ms=now_ms),

@@ -8,10 +8,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner
 
+from sluicegate.enforcer.directory_change import DirectoryContent
+from sluicegate.enforcer.pairs import PAIRS_KEPT, Loaders
+from sluicegate.enforcer.policy_kinds import Fault, Kind
+from sluicegate.enforcer.schedule import DELAY_MS
 from sluicegate.enforcer.seal import StageKey
 from sluicegate.enforcer.stage_keys import InvalidKeys, read_stage_keys, stage_keys_content
-from sluicegate.enforcer.state import PAIRS_KEPT, Accepted, Loaders, NotReady, PolicyLog, Rejected, Rules
-from sluicegate.enforcer.trust import Domain, Kind, digest_of, make_root, sign_targets
+from sluicegate.enforcer.state import Accepted, NotReady, PolicyLog, Rejected, Rules
+from sluicegate.enforcer.trust import Domain, digest_of
+from sluicegate.enforcer.trust_make import make_root, sign_targets
 from sluicegate.schemas.errors import InvalidBundle, InvalidDirectory
 from sluicegate.schemas.events import DirectoryChanged, PolicyKind, PolicyPublished
 from sluicegate.schemas.ids import KeyId
@@ -71,7 +76,8 @@ def bundle(version: int, name: str = "b", **changes: int) -> Event:
 
 
 def directory(version: int, name: str = "d", **changes: int) -> Event:
-    content = json.dumps({"entities": name, "service_keys": [], "issuers": []}).encode()
+    entities = [{"uid": {"type": "User", "id": name}, "attrs": {}, "parents": []}]
+    content = json.dumps({"entities": entities, "service_keys": [], "issuers": []}).encode()
     return published(Kind.DIRECTORY, version, content, **changes)
 
 
@@ -88,15 +94,20 @@ class Loading:
             raise InvalidBundle(("policies.cedar:3: unknown attribute",))
         return content.decode()
 
-    def directory(self, content: bytes, bundle: str) -> str:
-        name = json.loads(content)["entities"]
+    def directory(self, content: DirectoryContent, bundle: str, before: object) -> str:
+        name = "+".join(uid.split('"')[1] for uid in sorted(content.entities))
         self.pairs.append((bundle, name))
-        if name == "odd":
+        if "odd" in name:
             raise InvalidDirectory(('User::"x" has no `purposes`',))
-        return str(name)
+        return name
 
     def loaders(self) -> Loaders:
-        return Loaders(bundle=self.bundle, directory=self.directory, judging=lambda b, d: (b, d))  # type: ignore[arg-type,return-value]
+        return Loaders(
+            bundle=self.bundle,  # type: ignore[arg-type]
+            types=lambda _: frozenset({"User"}),
+            directory=self.directory,  # type: ignore[arg-type]
+            judging=lambda bundle, directory, before: (bundle, directory),  # type: ignore[arg-type,return-value]
+        )
 
 
 def log_of(*events: Event, loading: Loading | None = None, pinned: PolicyPublished | None = None) -> PolicyLog:
@@ -134,22 +145,22 @@ def test_the_exact_version_is_known() -> None:
     assert rules.version.bundle_digest == digest_of(b"b")
     assert rules.version.directory_digest == digest_of(directory(7).content)
     assert log.at(NOW_MS + 5) is rules
-    assert [log.version_of(kind) for kind in Kind] == [1, 0, 4, 7]
+    assert [log.version_of(kind) for kind in Kind] == [1, 0, 4, 7, 0, 0, 0]
 
 
 def test_nothing_counts_before_the_pinned_root() -> None:
     log = log_of()
     own = root(key=STRANGER, signers=(STRANGER,))
     assert isinstance(log.fold(0, own, NOW_MS), Rejected)
-    assert log.fold(1, bundle(1), NOW_MS) == Rejected(reason="no root is trusted yet")
+    assert log.fold(1, bundle(1), NOW_MS) == Rejected(code=Fault.NO_ROOT, reason="no root is trusted yet")
     assert isinstance(log.fold(2, root(), NOW_MS), Accepted)
     assert isinstance(log.fold(3, root(), NOW_MS), Rejected), "a root comes once"
 
 
 def test_a_version_is_in_force_from_its_time_on_and_replaces_whole() -> None:
-    log = log_of(root(), bundle(1), directory(1), bundle(2, "b2", effective_at_ms=NOW_MS + 100))
-    log.fold(4, directory(2, "d2", effective_at_ms=NOW_MS + 50), NOW_MS)
-    moments = {-1: None, 0: ("b", "d"), 49: ("b", "d"), 50: ("b", "d2"), 99: ("b", "d2"), 100: ("b2", "d2")}
+    log = log_of(root(), bundle(1), directory(1), bundle(2, "b2", effective_at_ms=NOW_MS + 700))
+    log.fold(4, directory(2, "d2", effective_at_ms=NOW_MS + 650), NOW_MS)
+    moments = {-1: None, 0: ("b", "d"), 649: ("b", "d"), 650: ("b", "d2"), 699: ("b", "d2"), 700: ("b2", "d2")}
     for later_ms, expected in moments.items():
         if expected is None:
             assert isinstance(log.at(NOW_MS + later_ms), NotReady)
@@ -183,24 +194,30 @@ def test_a_version_is_in_force_from_its_time_on_and_replaces_whole() -> None:
 )
 def test_a_refused_event_leaves_the_state_as_it_was(event: Event) -> None:
     log = log_of(root(), bundle(1), directory(1), bundle(2, "b2", effective_at_ms=NOW_MS + 10))
-    before = [ready(log, NOW_MS + later_ms) for later_ms in (0, 10, 99, 1000)]
+    moments_ms = (0, 10, 99, DELAY_MS, 1000)
+    before = [ready(log, NOW_MS + later_ms) for later_ms in moments_ms]
     versions = [log.version_of(kind) for kind in Kind]
     refused = log.fold(4, event, NOW_MS)
     assert isinstance(refused, Rejected)
-    assert [ready(log, NOW_MS + later_ms) for later_ms in (0, 10, 99, 1000)] == before
+    assert [ready(log, NOW_MS + later_ms) for later_ms in moments_ms] == before
     assert [log.version_of(kind) for kind in Kind] == versions
     # The positive control: the genuine successor is taken after it.
     assert isinstance(log.fold(5, bundle(3, "b3", effective_at_ms=NOW_MS + 20), NOW_MS), Accepted)
-    assert ready(log, NOW_MS + 20) == ("b3", "d")
+    assert ready(log, NOW_MS + DELAY_MS) == ("b3", "d")
 
 
-def test_a_rejected_record_moves_the_position() -> None:
+def test_the_position_of_a_decision_is_that_of_what_is_in_force() -> None:
+    """Not how far a worker happened to have read: two workers say the same of one T."""
     log = log_of(root(), bundle(1), directory(1))
     log.fold(3, bundle(1), NOW_MS)
+    log.fold(4, bundle(2, "b2", effective_at_ms=NOW_MS + 1), NOW_MS)
     log.skip(9)
-    rules = log.at(NOW_MS)
-    assert isinstance(rules, Rules)
-    assert rules.version.position == log.position == 9
+    positions = []
+    for later_ms in (0, DELAY_MS - 1, DELAY_MS):
+        rules = log.at(NOW_MS + later_ms)
+        assert isinstance(rules, Rules)
+        positions.append(rules.version.position)
+    assert (positions, log.position) == ([2, 2, 4], 9)
     with pytest.raises(ValueError, match="was folded"):
         log.fold(9, bundle(2), NOW_MS)
 
@@ -211,10 +228,10 @@ def test_a_directory_that_does_not_conform_is_no_state() -> None:
     folded = log.fold(3, directory(2, "odd", effective_at_ms=NOW_MS + 10), NOW_MS)
     assert isinstance(folded, Accepted), "it may fit a bundle that is yet to come"
     for _ in range(3):
-        answer = log.at(NOW_MS + 10)
+        answer = log.at(NOW_MS + DELAY_MS)
         assert isinstance(answer, NotReady)
         assert "does not conform" in answer.reason
-    assert ready(log, NOW_MS + 9) == ("b", "d")
+    assert ready(log, NOW_MS + DELAY_MS - 1) == ("b", "d")
     assert loading.pairs.count(("b", "odd")) == 1, "a failed pair is not built for every request"
 
 
@@ -224,7 +241,7 @@ def test_pairs_are_built_when_folded_and_not_by_requests() -> None:
     log.fold(3, bundle(2, "b2", effective_at_ms=NOW_MS + 50), NOW_MS)
     built = list(loading.pairs)
     assert built == [("b", "d"), ("b2", "d")]
-    for later_ms in range(0, 100, 7):
+    for later_ms in range(0, 1000, 7):
         log.at(NOW_MS + later_ms)
     assert loading.pairs == built
 
@@ -232,9 +249,9 @@ def test_pairs_are_built_when_folded_and_not_by_requests() -> None:
 def test_an_older_pair_is_built_again_where_event_time_lags() -> None:
     log = log_of(root(), bundle(1), directory(1))
     for version in range(2, PAIRS_KEPT + 5):
-        log.fold(version + 1, bundle(version, f"b{version}", effective_at_ms=NOW_MS + version), NOW_MS)
+        log.fold(version + 1, bundle(version, f"b{version}", effective_at_ms=NOW_MS + version), NOW_MS + version)
     assert ready(log, NOW_MS) == ("b", "d")
-    assert ready(log, NOW_MS + 3) == ("b3", "d")
+    assert ready(log, NOW_MS + DELAY_MS + 3) == ("b3", "d")
 
 
 @pytest.mark.parametrize("late", ["root", "bundle", "directory"])
@@ -255,9 +272,10 @@ def test_an_expired_part_denies(late: str) -> None:
 def test_a_new_root_changes_who_may_publish_and_not_what_is_in_force() -> None:
     log = log_of(root(), bundle(1), directory(1))
     assert isinstance(log.fold(3, root(2, key=STRANGER, signers=(ROOT, STRANGER)), NOW_MS), Accepted)
-    rules = log.at(NOW_MS)
-    assert isinstance(rules, Rules)
-    assert rules.version.root_version == 2
+    for later_ms, version in ((0, 1), (DELAY_MS, 2)):
+        rules = log.at(NOW_MS + later_ms)
+        assert isinstance(rules, Rules)
+        assert (rules.version.root_version, rules.judging) == (version, ("b", "d"))
     assert isinstance(log.fold(4, root(3, signers=(ROOT,)), NOW_MS), Rejected), "the old root's key is out"
 
 

@@ -8,20 +8,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner, SSlibKey
 from tuf.api.metadata import Metadata
 
+from sluicegate.enforcer.policy_kinds import Fault, Kind, role_of
 from sluicegate.enforcer.trust import (
     METADATA_BYTES_MAX,
     Domain,
-    Kind,
     TrustedContent,
     TrustedRoot,
     Untrusted,
     digest_of,
-    make_root,
-    role_of,
-    sign_targets,
     verify_content,
     verify_root,
 )
+from sluicegate.enforcer.trust_make import make_root, sign_targets
 
 NOW_MS = 1_800_000_000_000
 YEAR_MS = 365 * 24 * 3600 * 1000
@@ -132,6 +130,7 @@ def test_what_the_publisher_signed_counts(kind: Kind) -> None:
     found = checked(signed(kind, version=3), kind, version=3)
     assert found == TrustedContent(
         kind=kind,
+        signed_as=frozenset({kind.lower()}),
         version=3,
         effective_at_ms=NOW_MS,
         expires_ms=NOW_MS + YEAR_MS,
@@ -155,7 +154,9 @@ def test_a_threshold_of_two_publishers(signers: list[int], good: bool) -> None:
 def test_a_bundle_signed_by_a_stranger_or_by_nobody_or_by_the_root() -> None:
     for signers in ([STRANGER], [], ROOTS[:1]):
         answer = checked(signed(signers=signers))
-        assert answer == Untrusted(reason="BUNDLE version 1 lacks signatures of the publisher's keys")
+        assert answer == Untrusted(
+            fault=Fault.UNSIGNED, reason="BUNDLE version 1 lacks signatures of those who may publish it"
+        )
 
 
 def test_a_strangers_signature_under_the_publishers_key_id() -> None:
@@ -166,7 +167,9 @@ def test_a_strangers_signature_under_the_publishers_key_id() -> None:
 
 def test_content_swapped_under_valid_metadata() -> None:
     for content in (CONTENT + b" ", b"", CONTENT.replace(b"f", b"F", 1)):
-        assert checked(signed(), content=content) == Untrusted(reason="the content is not the one that was signed")
+        assert checked(signed(), content=content) == Untrusted(
+            fault=Fault.TAMPERED, reason="the content is not the one that was signed"
+        )
 
 
 @pytest.mark.parametrize("domain", [Domain(env="prod", tenant="heron"), Domain(env="dev", tenant="other")])
@@ -255,7 +258,9 @@ def test_expiry_counts_against_the_time_given(late_ms: int, good: bool) -> None:
 def test_the_first_root_is_the_pinned_one() -> None:
     own = root_bytes(roots=[STRANGER], publishers=[STRANGER])
     assert isinstance(taken(own), TrustedRoot), "sound by itself"
-    assert taken(own, pinned=root_bytes()) == Untrusted(reason="the first root is not the pinned one")
+    assert taken(own, pinned=root_bytes()) == Untrusted(
+        fault=Fault.NO_ROOT, reason="the first root is not the pinned one"
+    )
 
 
 def test_a_root_signs_itself_up_to_its_threshold() -> None:

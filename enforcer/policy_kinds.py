@@ -1,0 +1,85 @@
+"""What policy metadata can vouch for, who may be told apart in signing it, and why it can be refused: the only list."""
+
+import re
+from enum import StrEnum
+from typing import Final
+
+from tuf.api.metadata import Root, Targets  # type: ignore[attr-defined]
+
+_DIRECTORY_ROLE: Final = re.compile(r"directory/[A-Za-z_][A-Za-z0-9_]*(?:::[A-Za-z_][A-Za-z0-9_]*)*")
+
+
+class Kind(StrEnum):
+    """What signed metadata vouches for; all but DIRECTORY are `events.PolicyKind`'s."""
+
+    ROOT = "ROOT"
+    KEYS = "KEYS"
+    BUNDLE = "BUNDLE"
+    DIRECTORY = "DIRECTORY"
+    ROLES = "ROLES"
+    STOP = "STOP"
+    RESUME = "RESUME"
+
+
+class Fault(StrEnum):
+    """Why a policy event is refused."""
+
+    NO_ROOT = "NO_ROOT"
+    """Nothing is trusted yet, or the first root is not the pinned one."""
+    MALFORMED = "MALFORMED"
+    """It does not have the form of signed metadata of its kind."""
+    FOREIGN = "FOREIGN"
+    """It was signed for another environment, tenant, kind or version than the one it comes as."""
+    UNSIGNED = "UNSIGNED"
+    """Too few of those who may speak for it signed it."""
+    NOT_DELEGATED = "NOT_DELEGATED"
+    """Its signers speak for other entity types than the ones it touches."""
+    EXPIRED = "EXPIRED"
+    """It, or what it is trusted by, has expired."""
+    TAMPERED = "TAMPERED"
+    """Its content is not the one that was signed."""
+    OLDER = "OLDER"
+    """Its version is not above the one before."""
+    OUT_OF_ORDER = "OUT_OF_ORDER"
+    """A version between the one before and this one is missing, and it makes sense only after that."""
+    BACKDATED = "BACKDATED"
+    """It would take effect no later than the version before."""
+    UNKNOWN_TYPE = "UNKNOWN_TYPE"
+    """It touches an entity type that the newest bundle does not know."""
+    INVALID = "INVALID"
+    """It is truly signed, and its content cannot be used."""
+
+
+DELEGABLE: Final = tuple(kind for kind in Kind if kind not in {Kind.ROOT, Kind.ROLES})
+
+
+def role_of(kind: Kind) -> str:
+    """The TUF role of the root that must sign this kind, where no ROLES version delegates it."""
+    return Root.type if kind is Kind.ROOT else Targets.type
+
+
+def delegated_role(kind: Kind) -> str:
+    """The name of the role by which ROLES delegates a kind."""
+    return kind.value.lower()
+
+
+def directory_role(entity_type: str) -> str:
+    """The name of the role by which ROLES delegates the directory's entities of one type, or of a pseudo type."""
+    return f"{delegated_role(Kind.DIRECTORY)}/{entity_type}"
+
+
+def path_of_role(name: str) -> str:
+    """The target for which a delegated role may sign.
+
+    Raises:
+        ValueError: nothing is delegated by that name.
+    """
+    for kind in DELEGABLE:
+        if name == delegated_role(kind) or (kind is Kind.DIRECTORY and _DIRECTORY_ROLE.fullmatch(name)):
+            return target_path(kind)
+    raise ValueError("there is no such role; use a kind in lower case, or `directory/TYPE`")
+
+
+def target_path(kind: Kind) -> str:
+    """The one target of this kind's metadata."""
+    return f"{kind.value.lower()}.json"
