@@ -3,7 +3,7 @@
 The numbered checks, the same numbers as in DESIGN and in `meanings`; the first that fails denies with its code:
     1 decode the record
     2 prove the identity (`identity.prove`), and that the request was not decided before
-    3 take the policy state at T, and T must be before the deadline
+    3 take the policy state at T; nothing of the request may be stopped, and T must be before the deadline
     4 decide access, 5 decide each document, field and tool, 6 shape the prompt, 7 clamp the parameters (`access.judge`)
     8 charge the budgets: no bundle may name one yet, `bundle.load_bundle` refuses it
     9 seal (the caller, `seal.seal_slice`, over the slice that `Gate.decide` proposes)
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Required, TypedDict
 
-from sluicegate.enforcer.access import judge
+from sluicegate.enforcer import access
 from sluicegate.enforcer.directory import split_uid
 from sluicegate.enforcer.identity import prove
 from sluicegate.enforcer.judgement import Ask, Refused
@@ -55,7 +55,7 @@ class GateConfig:
     schema_ids: Mapping[int, str] = field(default_factory=dict)
 
 
-class _Known(TypedDict, total=False):
+class Known(TypedDict, total=False):
     """What is known of a decision before its verdict, by the names of its fields; it is put together once."""
 
     decision_id: Required[str]
@@ -154,7 +154,7 @@ class Gate:
     def _decide_one(self, record: Record, time_ms: int, proofs: SeenProofs, requests: SeenRequests) -> DecisionMade:
         config = self._config
         digest = source_digest(record.key, record.value)
-        known = _Known(
+        known = Known(
             decision_id=decision_id(epoch=config.epoch, partition=config.partition, offset=record.offset),
             source=Source(offset=record.offset, count=1, digest=digest, timestamp_ms=record.timestamp_ms),
             time_ms=time_ms,
@@ -194,16 +194,22 @@ class Gate:
             known["duplicate_of"] = earlier.decision_id
             same = earlier.digest == digest
             return _denied(known, Refused(code=Code.DUPLICATE_OF if same else Code.REQUEST_ID_REUSED))
+        # 3 nothing of it may be stopped
+        if rules.stops.standing:
+            stop = rules.stops.hitting(_denied(known, Refused(code=Code.STOPPED)))
+            if stop is not None:
+                return _denied(known, Refused(code=Code.STOPPED, reason=f"stopped: {stop}"))
         # 3 T must be before the deadline; a repeat is told of its first decision, however late
         if request.deadline_ms is not None and time_ms >= request.deadline_ms:
             return _denied(known, Refused(code=Code.EXPIRED))
         # 4 to 7
-        return _judged(known, rules, identity, request)
+        return judged(known, rules.judging, identity, request)
 
 
-def _judged(known: _Known, rules: Rules, identity: Identity, request: RequestSubmitted) -> DecisionMade:
-    found = judge(
-        rules.judging,
+def judged(known: Known, rules: access.Rules, identity: Identity, request: RequestSubmitted) -> DecisionMade:
+    """`known`, which holds what checks 1 to 3 found, with what checks 4 to 7 say of the proved request."""
+    found = access.judge(
+        rules,
         Ask(
             principal=split_uid(identity.principal),
             actor=split_uid(identity.actor),
@@ -231,7 +237,7 @@ def _judged(known: _Known, rules: Rules, identity: Identity, request: RequestSub
     )
 
 
-def _denied(known: _Known, refused: Refused) -> DecisionMade:
+def _denied(known: Known, refused: Refused) -> DecisionMade:
     meaning = MEANINGS[refused.code]
     return DecisionMade(
         **known, verdict=Verdict.DENY, code=refused.code, check=meaning.check, reason=refused.reason or meaning.text

@@ -37,6 +37,7 @@ RUNNER_CODES = frozenset(
         Code.MODEL_MISSING,
         Code.MODEL_FAILED,
         Code.CONTROL_CHARACTER,
+        Code.STOPPED,
     }
 )
 """Why a runner may end an allowed request without an answer; that policy says no is not its to say."""
@@ -58,7 +59,8 @@ class Redactor:
     """The redactor's `Stage` for one partition.
 
     `decision_at(offset)` is the verdict on the decision record at that offset (the loop reads it before `decide`);
-    `scanner_for(bundle digest)` is the scanner of that bundle's redaction rules, None where the bundle is not known.
+    `scanner_for(bundle digest)` is the scanner of that bundle's redaction rules, None where the bundle is not known;
+    `stopped(decision)` is whether nothing of what it grants may leave any more.
     """
 
     def __init__(
@@ -68,11 +70,13 @@ class Redactor:
         generations: Verifier,
         decision_at: Callable[[int], Effective | Void | None],
         scanner_for: Callable[[str], Scanner | None],
+        stopped: Callable[[DecisionMade], bool] = lambda _: False,
     ) -> None:
         self._config = config
         self._generations = generations
         self._decision_at = decision_at
         self._scanner_for = scanner_for
+        self._is_stopped = stopped
 
     @property
     def memory(self) -> Memory:
@@ -187,6 +191,8 @@ class Redactor:
         answered = generation.code is Code.OK and generation.outcome is Outcome.ANSWERED
         if not answered or generation.text is None or generation.run is None:
             return _ended(base, Code.GENERATION_MISMATCH)
+        if self._is_stopped(decision):
+            return _ended(base, Code.STOPPED)
         return self._answer(base, decision, generation.text, generation.run.finish)
 
     def _answer(self, base: ReleaseMade, decision: DecisionMade, text: str, finish: str) -> ReleaseMade:

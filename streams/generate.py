@@ -1,8 +1,8 @@
 """The model runner's lane: effective decisions in, one generation a decision offset out, at most one window ahead.
 
-Order of effects for each grant: verify it (10), check the deadline, run the model (11), seal the outcome for the
-offset where
-the log ends, append, compare. Nothing is started before its decision is effective; nothing counts before its append is.
+Order of effects for each grant: verify it (10), check stops and the deadline, run the model (11), seal the outcome for
+the offset where the log ends, append, compare. Nothing is started before its decision is effective; nothing counts
+before its append is.
 """
 
 import asyncio
@@ -31,10 +31,10 @@ from sluicegate.enforcer.seal import (
 from sluicegate.schemas import codec
 from sluicegate.schemas.codes import Code
 from sluicegate.schemas.errors import ContinuityError, Unavailable
-from sluicegate.schemas.events import GenerationFinished, ModelRun, Outcome, Source, Window
+from sluicegate.schemas.events import DecisionMade, GenerationFinished, ModelRun, Outcome, Source, Window
 from sluicegate.schemas.records import Record, Unsent
 from sluicegate.streams.finished import Finished, as_generation, joined, refused, still_owed
-from sluicegate.streams.ports import Log, PolicyCurrent, always_current
+from sluicegate.streams.ports import Log, PolicyCurrent, always_current, never_stopped
 from sluicegate.streams.window_read_back import restore_window
 
 log = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ OUTCOMES = {
     Code.MODEL_MISSING: Outcome.REFUSED,
     Code.CONTROL_CHARACTER: Outcome.REFUSED,
     Code.MODEL_FAILED: Outcome.FAILED,
+    Code.STOPPED: Outcome.REFUSED,
 }
 
 
@@ -90,7 +91,9 @@ class GenerationLane:
         clock_ms: Callable[[], int],
         may_append: Callable[[], bool],
         policy_current: PolicyCurrent = always_current,
+        stopped: Callable[[DecisionMade], bool] = never_stopped,
     ) -> None:
+        """`stopped(decision)`: whether what it grants must stop; asked before a start and for every token."""
         self._broker = broker
         self._policy_current = policy_current
         self._model = model
@@ -101,6 +104,7 @@ class GenerationLane:
         self._slice_bytes_max = slice_bytes_max
         self._clock_ms = clock_ms
         self._may_append = may_append
+        self._is_stopped = stopped
         self._place: Place = generations.place
         self._closed = False
         self._changed = asyncio.Condition()
@@ -250,20 +254,25 @@ class GenerationLane:
 
     async def _run(self, grant: Grant, key: bytes | None) -> Finished | None:
         """None where the call was told to stop: a lease that lapsed says nothing about the request."""
-        stopped = False
+        stopped = halted = False
 
         def cancelled() -> bool:
-            nonlocal stopped
+            nonlocal stopped, halted
+            halted = halted or self._is_stopped(grant.decision)
             stopped = stopped or self._closed or not self._may_append()
-            return stopped
+            return stopped or halted
 
         deadline = grant.decision.deadline_ms
-        if deadline is not None and self._clock_ms() > deadline:
+        if self._is_stopped(grant.decision):
+            ran = Ran(code=Code.STOPPED, text=None, run=None)
+        elif deadline is not None and self._clock_ms() > deadline:
             ran = Ran(code=Code.EXPIRED, text=None, run=None)
         else:
             # 11 generate under the obligations
             log.debug("model call", extra={"decision": grant.decision.decision_id})
             ran = await self._model.run(grant, cancelled=cancelled)
+            if halted or self._is_stopped(grant.decision):
+                ran = Ran(code=Code.STOPPED, text=None, run=ran.run)
         if stopped and ran.code is Code.MODEL_FAILED:
             return None
         return Finished(

@@ -11,7 +11,7 @@ from sluicegate.enforcer.seal import StageKey
 from sluicegate.enforcer.state import NotReady, PolicyLog, Rejected, Rules
 from sluicegate.schemas import codec
 from sluicegate.schemas.errors import CodecError, Unavailable
-from sluicegate.schemas.events import DirectoryChanged, PolicyPublished
+from sluicegate.schemas.events import DecisionMade, DirectoryChanged, PolicyPublished
 from sluicegate.schemas.ids import KeyId
 from sluicegate.schemas.records import Record
 from sluicegate.streams.kafka import Broker, Tail
@@ -80,7 +80,9 @@ class PolicyTail:
             return
         found = self.state.fold(record.offset, event, record.timestamp_ms)
         if isinstance(found, Rejected):
-            log.warning("policy event rejected", extra={"offset": record.offset, "reason": found.reason})
+            log.warning(
+                "policy event rejected", extra={"offset": record.offset, "code": found.code, "reason": found.reason}
+            )
 
     @property
     def followed(self) -> bool:
@@ -110,6 +112,10 @@ class PolicyTail:
     def replies_at(self, time_ms: int) -> Mapping[str, str] | None:
         """The reply topic of each service at T; None where no directory is in force yet."""
         return self.state.replies_at(time_ms)
+
+    def stopped(self, decision: DecisionMade) -> bool:
+        """Whether what this decision grants must stop now: by a stop, or because stops would not be heard of."""
+        return not self.followed or self.state.stopped(decision) is not None
 
     def stage_keys(self, stage: str) -> Mapping[KeyId, StageKey]:
         """The admitted keys of a stage, now."""

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol
 
+from sluicegate.schemas.events import DecisionMade
 from sluicegate.schemas.records import Record, Unsent
 
 PolicyCurrent = Callable[[], Awaitable[None]]
@@ -15,6 +16,12 @@ Raises `Unavailable`: the broker does not answer.
 
 async def always_current() -> None:
     """For lanes whose keys never change."""
+
+
+def never_stopped(decision: DecisionMade) -> bool:
+    """For lanes without a policy log, where nobody can stop anything."""
+    del decision
+    return False
 
 
 class Log(Protocol):

@@ -11,7 +11,7 @@ from sluicegate.enforcer.log import SealedLog
 from sluicegate.enforcer.seal import Effective
 from sluicegate.schemas import codec
 from sluicegate.schemas.codes import Code
-from sluicegate.schemas.events import GenerationFinished, ModelRun
+from sluicegate.schemas.events import DecisionMade, GenerationFinished, ModelRun
 from sluicegate.streams.generate import GenerationLane, Ran
 
 RUN = ModelRun(
@@ -37,7 +37,12 @@ class CountingModel:
 
 
 def lane(
-    log: MemoryLog, model: CountingModel, *, window_size: int = 4, held: Callable[[], bool] = lambda: True
+    log: MemoryLog,
+    model: CountingModel,
+    *,
+    window_size: int = 4,
+    held: Callable[[], bool] = lambda: True,
+    stopped: Callable[[DecisionMade], bool] = lambda _: False,
 ) -> GenerationLane:
     return GenerationLane(
         broker=log,
@@ -49,6 +54,7 @@ def lane(
         slice_bytes_max=100_000,
         clock_ms=lambda: 5_000,
         may_append=held,
+        stopped=stopped,
     )
 
 

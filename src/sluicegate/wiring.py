@@ -270,6 +270,7 @@ async def _run_redactor(process: Process) -> None:
             generations=generations,
             decision_at=decisions.at,
             scanner_for=scanners.of,
+            stopped=process.policy.stopped,
         )
         inner = Lane(
             broker=process.broker,
@@ -331,6 +332,7 @@ async def _run_runner(process: Process) -> None:
             clock_ms=process.now_ms,
             may_append=may_append,
             policy_current=process.policy_current,
+            stopped=process.policy.stopped,
         )
 
     try:

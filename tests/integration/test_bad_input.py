@@ -217,6 +217,7 @@ def test_every_way_in_is_tried() -> None:
     tried = {case.code for case in CASES} | {Code.PROOF_REPLAYED, Code.DUPLICATE_OF, Code.REQUEST_ID_REUSED}
     elsewhere: Sequence[Code] = (
         Code.GAP,  # the broker loses a record
+        Code.STOPPED,  # somebody with the key for it says so
         Code.POLICY_NOT_READY,
         Code.POLICY_ERROR,  # these five need another policy
         Code.UNKNOWN_ACTOR,

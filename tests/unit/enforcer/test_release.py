@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import pytest
 import yaml
 from stages import TOPICS, as_unsent, decision, place, sealed, verifier
 
@@ -97,6 +98,22 @@ def test_an_answer_under_its_grant_is_released_as_policy_says() -> None:
     assert redacted.text == "Call Mara at [PHONE]."
     assert [(each.redaction_class, each.operator) for each in redacted.redactions] == [("PHONE", "label")]
     assert (redacted.request_offset, redacted.principal, redacted.withheld) == (1, 'User::"ana"', ("tickets.phone",))
+
+
+@pytest.mark.parametrize("stopped", [{"d1-0-1"}, {"d1-0-0", "d1-0-1"}])
+def test_nothing_leaves_of_what_is_stopped(stopped: set[str]) -> None:
+    decisions = landed_decisions(decision(0), decision(1))
+    stage = redactor(decisions)
+    stage._is_stopped = lambda each: each.decision_id in stopped
+    generations = [Unsent(key=b"k", value=codec.encode(generation(each, text=ANSWER))) for each in decisions.values()]
+    batch = as_landed(sealed("runner", generations, at=0, source_first=0, source_last=1), place=place("runner"), base=0)
+    proposal = stage.decide(batch, frontier=0, time_ms=0, clock_ms=None)
+    made = [codec.decode(output.value, ReleaseMade) for output in proposal.outputs]
+    refused = (ReleaseOutcome.REFUSED, Code.STOPPED, None)
+    wanted = [
+        refused if each in stopped else (ReleaseOutcome.RELEASED, Code.OK, ANSWER) for each in ("d1-0-0", "d1-0-1")
+    ]
+    assert [(each.outcome, each.code, each.text) for each in made] == wanted
 
 
 def test_what_no_admitted_text_supports_is_labelled() -> None:

@@ -179,6 +179,27 @@ async def test_past_its_deadline_no_model_call_starts() -> None:
     assert model.calls == ["d1-0-1"]
 
 
+async def test_what_is_stopped_is_not_started_and_what_runs_is_cut() -> None:
+    """The first call is in progress when the stop comes; the second waits; the third is not stopped."""
+    log, model = MemoryLog(), CountingModel()
+    stopped: set[str] = set()
+    model.slow = {"d1-0-0"}
+    put_decisions(log, [True, True, True])
+    each = lane(log, model, stopped=lambda decision: decision.decision_id in stopped)
+    await each.recover()
+    await each.advance(log.partitions[(TOPICS["enforcer"], 0)])
+    async with asyncio.timeout(10):
+        await until(lambda: bool(model.calls))
+        stopped |= {"d1-0-0", "d1-0-1"}
+        model.release.set()
+        await until(lambda: covered(log) == [0, 1, 2])
+    await each.close()
+    found = {made.source.offset: (made.outcome, made.code, made.text) for made in generations(log)}
+    assert found[0] == found[1] == (Outcome.REFUSED, Code.STOPPED, None)
+    assert found[2][:2] == (Outcome.ANSWERED, Code.OK)
+    assert model.calls == ["d1-0-0", "d1-0-2"]
+
+
 async def test_a_hole_in_the_decisions_gets_one_output() -> None:
     log, model = MemoryLog(), CountingModel()
     put_decisions(log, [True] * 9)
