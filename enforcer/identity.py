@@ -45,6 +45,9 @@ TIME_S_MAX: Final = 1 << 40
 READ_MAX: Final = 512
 # Access tokens say `at+jwt` (RFC 9068) or `JWT`; anything else, a proof or an id of another kind, is no access token.
 _TOKEN_TYPES: Final = {"at+jwt", "application/at+jwt", "jwt"}
+# Providers whose id tokens say `JWT` too tell them apart by a claim: Keycloak by `typ`, Cognito by `token_use`. An id
+# token names the person to the application and gives nobody the right to ask here.
+_ACCESS: Final = {"typ": {"Bearer", "DPoP"}, "token_use": {"access"}}
 # Each would let the sender bring a key or change what the signature covers. `x5c` and `b64` (RFC 7797) likewise.
 _FORBIDDEN: Final = frozenset({"crit", "jwk", "jku", "x5u", "x5c", "b64"})
 _PROOF_MEMBERS: Final = {"alg", "kid", "typ"}
@@ -211,7 +214,10 @@ def _bound(claims: JsonObject, issuer: Issuer, key: ServiceKey) -> bool:
         return claims.get("cnf") == {"jkt": key.public.thumbprint}
     if issuer.binding is Binding.ACTOR:
         act = claims.get("act")
-        return isinstance(act, dict) and act.get("sub") == key.service
+        # Without `iss` the actor is of the token's own issuer (RFC 8693 section 4.1); another one's names are not ours.
+        return (
+            isinstance(act, dict) and act.get("sub") == key.service and act.get("iss", issuer.issuer) == issuer.issuer
+        )
     return claims.get(issuer.binding.value) == key.service
 
 
@@ -250,6 +256,8 @@ def _read_token(raw: bytes) -> _Token | None:
         return None
     kind, claims = jws.header.get("typ", "JWT"), jws.claims
     if not isinstance(kind, str) or kind.lower() not in _TOKEN_TYPES:
+        return None
+    if any(name in claims and claims[name] not in uses for name, uses in _ACCESS.items()):
         return None
     issuer, audience = claims.get("iss"), claims.get("aud")
     audiences = audience if isinstance(audience, list) else [audience]
