@@ -5,7 +5,6 @@ Each command is a module of its own, imported when it is called: `COMMANDS` is t
 """
 
 import contextlib
-import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from collections.abc import Sequence
 import click
 
 from sluicegate import logs
+from sluicegate.commands.lazy import LazyGroup
 from sluicegate.schemas.errors import ConfigurationError, SluicegateError
 
 # Name -> the module and the click command in it, and one line for `sluicegate --help` (so that help imports nothing).
@@ -25,7 +25,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "audit": ("sluicegate.commands.audit:audit", "ask the audit: sql, show, questions"),
     "replay": ("sluicegate.commands.replay:replay", "decide the recorded history again under another bundle"),
     "keys": ("sluicegate.commands.keys:keys", "make, list and revoke keys"),
+    "token": ("sluicegate.commands.token:token", "sign an access token for development"),
+    "proof": ("sluicegate.commands.proof:proof", "sign the proof of a request for development"),
+    "jwks": ("sluicegate.commands.jwks:jwks", "bring an identity provider's keys into the directory"),
     "publish": ("sluicegate.commands.publish:publish", "sign and publish the policy bundle and the directory"),
+    "policy": ("sluicegate.commands.policy:policy", "write, check, test, explain and compare policy bundles"),
+    "stop": ("sluicegate.commands.stop:stop", "stop a principal, key, model, bundle, grant or all, at once"),
+    "resume": ("sluicegate.commands.stop:resume", "undo a stop"),
     "doctor": ("sluicegate.commands.doctor:doctor", "check this installation and say how to mend it"),
     "schemas": ("sluicegate.commands.schemas:schemas", "list, register or write the schemas that producers use"),
     "topics": ("sluicegate.commands.topics:topics", "create and verify topics and rights of a deployment"),
@@ -34,29 +40,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
-class LazyGroup(click.Group):
-    """A group whose commands stand in `COMMANDS`."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click calls it so
-        """Return the names in the table's order."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import the command `cmd_name`."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command = getattr(importlib.import_module(module), attribute)
-        assert isinstance(command, click.Command), cmd_name
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """Write the table, importing nothing."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(
+    cls=LazyGroup,
+    table=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
 @click.version_option(package_name="sluicegate", message="%(prog)s %(version)s")
 def sluicegate() -> None:
     """Every request to a language model decided by policy, shaped, limited, redacted and recorded."""

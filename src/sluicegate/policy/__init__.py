@@ -1,0 +1,1 @@
+"""Tools for people who write policy: bundles in, findings, plans and explanations out; pure."""
