@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "token": ("sluicegate.commands.token:token", "sign an access token for development"),
     "proof": ("sluicegate.commands.proof:proof", "sign the proof of a request for development"),
     "jwks": ("sluicegate.commands.jwks:jwks", "bring an identity provider's keys into the directory"),
+    "directory": ("sluicegate.commands.directory:directory", "bring people and data fields into the directory"),
     "publish": ("sluicegate.commands.publish:publish", "sign and publish the policy bundle and the directory"),
     "policy": ("sluicegate.commands.policy:policy", "write, check, test, explain and compare policy bundles"),
     "stop": ("sluicegate.commands.stop:stop", "stop a principal, key, model, bundle, grant or all, at once"),

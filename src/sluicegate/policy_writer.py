@@ -13,6 +13,7 @@ from securesystemslib.signer import Signer  # type: ignore[attr-defined]
 
 from sluicegate.broker_access import broker_config
 from sluicegate.clock import StackClock
+from sluicegate.enforcer.bundle import Bundle
 from sluicegate.enforcer.policy_kinds import Kind
 from sluicegate.enforcer.seal import StageKey
 from sluicegate.enforcer.stage_keys import STAGES, read_stage_keys
@@ -35,6 +36,10 @@ from sluicegate.streams.topology import Topology
 
 REMEMBERED: Final = "published.json"
 STANDING: Final = "standing"
+EMBEDDED_LEAD_MS: Final = 200
+"""A broker that stamps appends itself stamps them as they land. Where it keeps our stamp, that one is made before, and
+freshness must not promise in between that nothing comes: the stamp is ahead by more than an append takes.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +66,7 @@ class PolicyWriter:
         self._broker = broker
         self._topic = Topology(tenant=settings.tenant, partitions=settings.partitions).policy
         self._clock = StackClock(home.root if settings.event_time == "enforcer" else None)
+        self._lead_ms = EMBEDDED_LEAD_MS if settings.event_time == "enforcer" else 0
         self._state = PolicyLog(domain=installation.domain, root_digest=installation.root_digest())
         self._file = home.root / REMEMBERED
         self._digests: dict[Kind, str] = {}
@@ -80,6 +86,11 @@ class PolicyWriter:
     def directory(self) -> bytes | None:
         """The newest directory, whole, whatever changes led to it."""
         return self._state.directory.whole() if self._state.directory else None
+
+    @property
+    def bundle(self) -> Bundle | None:
+        """The newest bundle; None before the first."""
+        return self._state.bundle(self._digests[Kind.BUNDLE]) if Kind.BUNDLE in self._digests else None
 
     @property
     def stops(self) -> Stops:
@@ -216,13 +227,15 @@ class PolicyWriter:
         Raises:
             InvalidBundle, InvalidDirectory: it would be rejected.
         """
-        stamp_ms = self.now_ms()
+        stamp_ms = self.now_ms() + self._lead_ms
         found = self._state.fold(self._state.position + 1, event, stamp_ms)
         if isinstance(found, Rejected):
             problem = (f"the policy log would reject this version: {found.reason}",)
             raise InvalidDirectory(problem) if isinstance(event, DirectoryChanged) else InvalidBundle(problem)
         self._note(found.kind, event.content, stamp_ms)
-        await self._broker.append(self._topic, PARTITION, [Unsent(key=None, value=codec.encode(event))])
+        await self._broker.append(
+            self._topic, PARTITION, [Unsent(key=None, value=codec.encode(event))], timestamp_ms=stamp_ms
+        )
 
     def _remembered(self) -> dict[str, dict[str, str | int]]:
         try:

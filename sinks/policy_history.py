@@ -1,0 +1,48 @@
+"""An audit goes in, the policy log that it keeps comes out record by record, complete or not at all; only here."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from sluicegate.schemas.errors import ContinuityError, Unavailable
+from sluicegate.schemas.records import Record
+from sluicegate.sinks.auditor import Auditor
+
+PAGE: Final = 100
+
+
+def kept_log(auditor: Auditor, time_ms: int) -> Iterator[Record]:
+    """The records of the policy log that was in use at `time_ms`, from its first; what came later follows.
+
+    Raises:
+        Unavailable: the audit holds no policy log that had begun by then, or is away.
+        ContinuityError: a record between two is missing, so what was in force cannot be told.
+        QuestionRefused: as `Auditor.sql`.
+    """
+    begun = auditor.sql(
+        "SELECT epoch, min(toUnixTimestamp64Milli(timestamp)) AS begun FROM policy WHERE value IS NOT NULL "
+        "GROUP BY epoch ORDER BY epoch"
+    ).rows
+    epochs = [int(str(epoch)) for epoch, first_ms in begun if int(str(first_ms)) <= time_ms]
+    if not epochs:
+        raise Unavailable("the audit holds no policy log that had begun by then; ask for a later time")
+    following = 0
+    while True:
+        rows = auditor.sql(
+            "SELECT offset, topic, toUnixTimestamp64Milli(timestamp), hex(value) FROM policy "  # noqa: S608
+            f"WHERE epoch = {epochs[-1]} AND partition = 0 AND offset >= {following} ORDER BY offset LIMIT {PAGE}"
+        ).rows
+        for offset, topic, stamp_ms, value in rows:
+            if int(str(offset)) != following or not value:
+                raise ContinuityError(f"the audit lacks offset {following} of the policy log; mend or restore it")
+            yield Record(
+                topic=str(topic),
+                partition=0,
+                offset=following,
+                timestamp_ms=int(str(stamp_ms)),
+                key=None,
+                value=bytes.fromhex(str(value)),
+                headers=(),
+            )
+            following += 1
+        if len(rows) < PAGE:
+            return
