@@ -19,6 +19,7 @@ class Kind(StrEnum):
     ROLES = "ROLES"
     STOP = "STOP"
     RESUME = "RESUME"
+    SHADOW = "SHADOW"
 
 
 class Fault(StrEnum):

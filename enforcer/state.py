@@ -6,11 +6,12 @@ changes with the place in the log: a root or a roles version counts for everythi
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from sluicegate.enforcer.access import Rules as Judging
 from sluicegate.enforcer.bundle import Bundle
+from sluicegate.enforcer.candidate import Candidates, NoShadow, Shadow
 from sluicegate.enforcer.credentials import Credentials
 from sluicegate.enforcer.directory_change import PSEUDO_TYPES, Change, DirectoryContent, read_content
 from sluicegate.enforcer.pairs import LoadedBundle, Loaders, Misfit, Pairs
@@ -29,6 +30,7 @@ from sluicegate.enforcer.trust import (
     verify_roles,
     verify_root,
 )
+from sluicegate.schemas.codes import Code
 from sluicegate.schemas.errors import InvalidBundle, InvalidDirectory
 from sluicegate.schemas.events import DecisionMade, DirectoryChanged, PolicyPublished, PolicyVersion
 from sluicegate.schemas.ids import Digest, KeyId
@@ -57,16 +59,15 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotReady:
-    """No complete policy state is in force, and why: everything is denied."""
+    """No policy state is in force, or none that is known to be complete, and why: everything is denied."""
 
     reason: str
+    code: Code = Code.POLICY_NOT_READY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """The policy state at one event time: what judges requests, whose keys prove who asks, its exact version, and what
-    is stopped.
-    """
+    """The policy state at one event time: who judges, whose keys prove who asks, its exact version, the stops."""
 
     judging: Judging
     credentials: Credentials
@@ -75,10 +76,8 @@ class Rules:
 
 
 class PolicyLog:
-    """Folds the policy log of one environment and tenant, from its first record.
-
-    `root_digest`: SHA-256 of the metadata of the first root, which is trusted because configuration says so, not
-    because it came first.
+    """Folds the policy log of one environment and tenant, from its first record. `root_digest`: SHA-256 of the metadata
+    of the first root, which is trusted because configuration says so, not because it came first.
     """
 
     def __init__(self, *, domain: Domain, root_digest: Digest, loaders: Loaders | None = None) -> None:
@@ -95,6 +94,7 @@ class PolicyLog:
         held = (self._roots, self._roles, self._keys, self._bundles, self._directories, self._stops)
         self._lines: Final[tuple[Line, ...]] = held
         self._versions: dict[Kind, tuple[int, int]] = {}
+        self._candidates = Candidates(self._loaders)
         self._position = -1
         self._log_ms = 0
         self._last: tuple[int, int, Rules] | None = None
@@ -108,6 +108,11 @@ class PolicyLog:
     def log_ms(self) -> int:
         """The log's own time: the highest stamp of an accepted event; 0 before the first."""
         return self._log_ms
+
+    @property
+    def root(self) -> TrustedRoot | None:
+        """The newest root accepted; None before the first."""
+        return self._roots.newest.value if self._roots.newest else None
 
     def version_of(self, kind: Kind) -> int:
         """The highest accepted version of a kind, 0 for none: the next to publish is one above."""
@@ -183,18 +188,18 @@ class PolicyLog:
         """When the version expires, once it is taken."""
         if kind is Kind.ROOT:
             return self._fold_root(event, log_ms)
-        root = self._roots.newest
+        root = self.root
         if root is None:
             return Rejected(code=Fault.NO_ROOT, reason="no root is trusted yet")
         if kind is Kind.ROLES:
-            return self._fold_roles(event, root.value, log_ms)
+            return self._fold_roles(event, root, log_ms)
         trusted = verify_content(
             kind,
             event.metadata,
             event.content,
             version=event.version,
             domain=self._domain,
-            root=root.value,
+            root=root,
             roles=self._roles.newest.value if self._roles.newest else None,
             time_ms=log_ms,
         )
@@ -215,17 +220,12 @@ class PolicyLog:
                 case Kind.STOP | Kind.RESUME:
                     named = read_stops(trusted.content)
                     stops = self.stops.stopped(named) if kind is Kind.STOP else self.stops.resumed(named)
-                    self._stops.add(
-                        self._stops.scheduled(
-                            stops,
-                            version=trusted.version,
-                            # As soon as it can be: a stop does not wait for the time that an end of others was set to.
-                            effective_at_ms=0,
-                            expires_ms=FOREVER_MS,
-                            log_ms=log_ms,
-                            position=self._position,
-                        )
-                    )
+                    # As soon as it can be: a stop does not wait for the time that an end of others was set to.
+                    start = replace(trusted, effective_at_ms=0, expires_ms=FOREVER_MS)
+                    self._stops.add(self._scheduled(self._stops, stops, start, log_ms))
+                case Kind.SHADOW:
+                    if not self._candidates.add(trusted, log_ms=log_ms, position=self._position):
+                        return _backdated(kind)
         except (InvalidKeys, InvalidStops) as error:
             return Rejected(code=Fault.INVALID, reason=str(error))
         return trusted.expires_ms
@@ -381,6 +381,10 @@ class PolicyLog:
         )
         self._last = (max(span.from_ms for span in spans), min(span.until_ms for span in spans), rules)
         return rules
+
+    def shadow_at(self, time_ms: int) -> Shadow | NoShadow:
+        """What decides in shadow at `time_ms`; nothing that `at` says rests on it."""
+        return self._candidates.at(time_ms, self._directories.at(time_ms))
 
     def _prepare(self) -> None:
         """Builds now what the newest versions will be asked for, so that no request waits for it."""

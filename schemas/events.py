@@ -35,7 +35,7 @@ class Outcome(StrEnum):
 
 
 class PolicyKind(StrEnum):
-    """What a policy event carries: the root of trust, who may sign what, the stages' keys, a bundle, or what stops."""
+    """What a policy event carries: the root, who may sign what, the stages' keys, a bundle, what stops, a candidate."""
 
     ROOT = "ROOT"
     KEYS = "KEYS"
@@ -43,6 +43,7 @@ class PolicyKind(StrEnum):
     ROLES = "ROLES"
     STOP = "STOP"
     RESUME = "RESUME"
+    SHADOW = "SHADOW"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

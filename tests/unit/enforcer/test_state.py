@@ -145,7 +145,7 @@ def test_the_exact_version_is_known() -> None:
     assert rules.version.bundle_digest == digest_of(b"b")
     assert rules.version.directory_digest == digest_of(directory(7).content)
     assert log.at(NOW_MS + 5) is rules
-    assert [log.version_of(kind) for kind in Kind] == [1, 0, 4, 7, 0, 0, 0]
+    assert [log.version_of(kind) for kind in Kind] == [1, 0, 4, 7, 0, 0, 0, 0]
 
 
 def test_nothing_counts_before_the_pinned_root() -> None:
