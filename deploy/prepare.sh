@@ -13,7 +13,7 @@ secret() {
   [[ -e secrets/$1 ]] || head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n' >"secrets/$1"
 }
 
-for user in admin main.publisher main.enforcer main.runner main.redactor main.delivery main.sink helpdesk-app; do
+for user in admin main.publisher main.enforcer main.freshness main.runner main.redactor main.delivery main.sink helpdesk-app; do
   secret "kafka.$user"
 done
 for user in admin sink auditor; do
@@ -24,13 +24,15 @@ hash=$(sha256sum <"secrets/clickhouse.admin" | cut -d ' ' -f 1)
 sed "s/PASSWORD_SHA256/$hash/" clickhouse/admin.xml >secrets/clickhouse-admin.xml
 chmod 644 secrets/clickhouse-admin.xml
 
-[[ -e secrets/keys/publisher.pem ]] || keys secrets/keys publisher
+for key in publisher freshness; do
+  [[ -e secrets/keys/$key.pem ]] || keys secrets/keys "$key"
+done
 for stage in enforcer runner redactor; do
   [[ -e secrets/keys/stage-$stage.pem ]] || keys secrets/keys stage "$stage"
 done
 if [[ ! -e secrets/keys/root.json ]]; then
   chmod 700 offline
-  cp secrets/keys/publisher.pub offline/
+  cp secrets/keys/{publisher,freshness}.pub offline/
   keys offline root
   cp offline/root.json secrets/keys/
 fi

@@ -175,7 +175,7 @@ class Gate:
         # 3 take the policy state at T (before 2, because the keys that prove an identity are part of it)
         rules = self._rules_at(time_ms)
         if isinstance(rules, NotReady):
-            return _denied(known, Refused(code=Code.POLICY_NOT_READY, reason=rules.reason))
+            return _denied(known, Refused(code=rules.code, reason=rules.reason))
         known["policy"] = rules.version
         # 2 prove the identity, and that the request was not decided before
         identity = prove(

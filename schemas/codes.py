@@ -38,6 +38,7 @@ class Code(StrEnum):
     # 3 take the policy state at T, and compare T with the deadline; 11 the runner compares again, and
     # it and the redactor ask again whether it is stopped
     POLICY_NOT_READY = "POLICY_NOT_READY"
+    POLICY_STALE = "POLICY_STALE"
     STOPPED = "STOPPED"
     EXPIRED = "EXPIRED"
     # 4 decide access

@@ -196,6 +196,13 @@ MEANINGS: Final[dict[Code, Meaning]] = {
         mend="ask again later; an operator publishes the policy",
         retry_after_s=5,
     ),
+    Code.POLICY_STALE: Meaning(
+        check=3,
+        outcome=ReleaseOutcome.REFUSED,
+        text="nobody has promised for too long that no version of the policy is missing here",
+        mend="ask again later; an operator starts the freshness stage, or lets its records and the policy through",
+        retry_after_s=5,
+    ),
     Code.STOPPED: Meaning(
         check=3,
         outcome=ReleaseOutcome.REFUSED,

@@ -243,6 +243,17 @@ class Broker:
     ) -> int:
         """Appends ONE record batch, acknowledged by all replicas; returns the base offset that the broker gave it.
 
+        As `append_stamped`.
+        """
+        base, _ = await self.append_stamped(topic, partition, records, timestamp_ms=timestamp_ms)
+        return base
+
+    async def append_stamped(
+        self, topic: str, partition: int, records: Sequence[Unsent], *, timestamp_ms: int | None = None
+    ) -> tuple[int, int | None]:
+        """Appends ONE record batch, acknowledged by all replicas; returns the base offset that the broker gave it, and
+        the broker's own stamp, None where it keeps the writer's.
+
         `timestamp_ms`: the writer's stamp, now where it is None; a broker that stamps appends itself overrides it.
 
         Raises:
@@ -276,7 +287,8 @@ class Broker:
                     f"the broker refuses a batch of {batch.size()} bytes for `{topic}`; raise its `max.message.bytes`"
                 ) from None
             raise
-        return int(landed.offset)
+        stamp_ms = int(landed.timestamp)
+        return int(landed.offset), None if stamp_ms < 0 else stamp_ms
 
     async def _must_exist(self, topic: str, partition: int) -> None:
         # A produce to a topic that is not there creates one with the broker's defaults.

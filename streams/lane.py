@@ -7,6 +7,7 @@ log ends, append it as one batch, compare. Where the acknowledged offset differs
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from sluicegate.enforcer.log import SealedLog
@@ -26,7 +27,7 @@ from sluicegate.schemas import codec
 from sluicegate.schemas.errors import ContinuityError, Unavailable
 from sluicegate.schemas.events import DecisionMade, ReleaseMade, Source
 from sluicegate.schemas.records import Record, Unsent
-from sluicegate.streams.ports import Log, PolicyCurrent, always_current
+from sluicegate.streams.ports import Log, PolicyCurrent, always_covered, always_current
 from sluicegate.streams.read_back import VERIFIED_BEFORE_YIELD, find_fold_start
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ APPENDS_MAX = 50
 VOIDS_MAX = 1_000  # in a row; then whoever drives the lane is told, and may ask again
 PAUSE_S = 0.05
 PAUSE_MAX_S = 2.0
+COVER_POLL_S = 0.005
+COVER_LATE_S = 5.0
 
 
 class Lane:
@@ -43,6 +46,8 @@ class Lane:
     `source_topic`: what the stage reads. `output`: the event its bodies are, which names the source of each.
     `may_append`: whether the partition is still held, asked before each append. `clock_ms`: see `Stage.decide`.
     `schema_ids`: which schema a registry knows under which id, where outputs come in its framing.
+    `may_decide`: whether everything is known that can be in force at an event time, or all is denied for want of it; a
+    slice waits for that.
     """
 
     def __init__(
@@ -60,9 +65,11 @@ class Lane:
         slice_records_max: int = SLICE_RECORDS_MAX,
         schema_ids: Mapping[int, str] | None = None,
         policy_current: PolicyCurrent = always_current,
+        may_decide: Callable[[int], bool] = always_covered,
     ) -> None:
         self._broker = broker
         self._policy_current = policy_current
+        self._may_decide = may_decide
         self._stage = stage
         self._verifier = verifier
         self._signer = signer
@@ -225,8 +232,10 @@ class Lane:
                 pending = [record for record in records if record.offset >= self.frontier]
                 if not pending:
                     return
+                clock_ms = self._clock_ms()
+                await self._until_decidable(self._log, pending[: self._records_now], clock_ms)
                 async with self._in_flight:
-                    landed = await self._append_slice(self._log, pending)
+                    landed = await self._append_slice(self._log, pending, clock_ms)
                 if landed:
                     attempts, voids, pause_s = 0, 0, PAUSE_S
                     continue
@@ -246,9 +255,26 @@ class Lane:
         async with self._in_flight:
             pass
 
-    async def _append_slice(self, sealed: SealedLog, pending: Sequence[Record]) -> bool:
+    async def _until_decidable(self, sealed: SealedLog, chosen: Sequence[Record], clock_ms: int | None) -> None:
+        """Waits outside of `_in_flight`, so that a partition can be given up meanwhile."""
+        stamps = [record.timestamp_ms for record in chosen] if clock_ms is None else [clock_ms]
+        time_ms = max(sealed.time_ms, *stamps)
+        late_s = time.monotonic() + COVER_LATE_S
+        while not self._may_decide(time_ms):
+            if self._closed:
+                raise Unavailable("the partition was given up before the policy was known to be complete")
+            if time.monotonic() > late_s:
+                late_s += COVER_LATE_S
+                place = self._verifier.place
+                log.warning(
+                    "slice waits for a promise that the policy is complete",
+                    extra={"topic": place.topic, "partition": place.partition, "time_ms": time_ms},
+                )
+            await asyncio.sleep(COVER_POLL_S)
+
+    async def _append_slice(self, sealed: SealedLog, pending: Sequence[Record], clock_ms: int | None) -> bool:
         """Whether a slice landed where it was sealed for. If not, the log is to be read back before the next one."""
-        proposal, slice_ = self._sealed_slice(sealed, pending)
+        proposal, slice_ = self._sealed_slice(sealed, pending, clock_ms)
         place = self._verifier.place
         if self._closed or not self._may_append():
             raise Unavailable("the partition is not held for certain: no heartbeat was acknowledged lately")
@@ -270,12 +296,12 @@ class Lane:
             raise ValueError(f"the frontier is {self.frontier} after a slice up to {proposal.source_last}")
         return True
 
-    def _sealed_slice(self, sealed: SealedLog, pending: Sequence[Record]) -> tuple[Proposal, tuple[Unsent, ...]]:
+    def _sealed_slice(
+        self, sealed: SealedLog, pending: Sequence[Record], clock_ms: int | None
+    ) -> tuple[Proposal, tuple[Unsent, ...]]:
         while True:
             chosen = pending[: self._records_now]
-            proposal = self._stage.decide(
-                chosen, frontier=self.frontier, time_ms=sealed.time_ms, clock_ms=self._clock_ms()
-            )
+            proposal = self._stage.decide(chosen, frontier=self.frontier, time_ms=sealed.time_ms, clock_ms=clock_ms)
             if proposal.source_first != self.frontier or not self.frontier <= proposal.source_last <= chosen[-1].offset:
                 raise ValueError(f"a slice from {self.frontier} was asked for, not {proposal.source_first}")
             if proposal.time_ms < sealed.time_ms:

@@ -18,6 +18,12 @@ async def always_current() -> None:
     """For lanes whose keys never change."""
 
 
+def always_covered(time_ms: int) -> bool:
+    """For lanes whose decisions depend on no policy that somebody could hold back."""
+    del time_ms
+    return True
+
+
 def never_stopped(decision: DecisionMade) -> bool:
     """For lanes without a policy log, where nobody can stop anything."""
     del decision

@@ -28,7 +28,7 @@ ADMIN: Final = "admin"
 """Whoever runs `topics apply` without being a super user of the broker; it gets nothing from the table."""
 ROLES: Final = (*STAGES, PUBLISHER, ADMIN)
 GROUPED: Final = (ENFORCER, RUNNER, REDACTOR, DELIVERY)
-"""The stages whose workers share partitions in a consumer group; the sink reads every partition itself."""
+"""The stages whose workers share partitions in a consumer group; the others share none."""
 EVERYBODY: Final = "User:*"
 ANYWHERE: Final = "*"
 ANY_NAME: Final = "*"

@@ -11,6 +11,7 @@ from sluicegate.enforcer.seal import Place
 from sluicegate.schemas.ids import REPLY_NAME
 
 ENFORCER: Final = "enforcer"
+FRESHNESS: Final = "freshness"
 RUNNER: Final = "runner"
 REDACTOR: Final = "redactor"
 DELIVERY: Final = "delivery"
@@ -19,8 +20,10 @@ PRODUCERS: Final = "producers"
 PUBLISHER: Final = "publisher"
 APPLICATION: Final = "application"
 """One application: what it may read is its own reply topic, and the refusals that name nobody."""
-STAGES: Final = (ENFORCER, RUNNER, REDACTOR, DELIVERY, SINK)
+STAGES: Final = (ENFORCER, FRESHNESS, RUNNER, REDACTOR, DELIVERY, SINK)
 BATCH_OVERHEAD_BYTES: Final = 64 * 1024
+SHORT_MS: Final = 3_600_000
+"""Freshness is of no use after a minute; an hour of it is left for whoever looks what happened."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,7 @@ class Retention(StrEnum):
 
     REQUEST = "request"
     REPLY = "reply"
+    SHORT = "short"
     FOREVER = "forever"
 
 
@@ -77,6 +81,15 @@ TABLE: Final[tuple[TopicRow, ...]] = (
         readers=_ALL | {PUBLISHER},
         on_path=False,
         retention=Retention.FOREVER,
+        stamp=Stamp.BROKER,
+    ),
+    # No event: nothing of it is audited, and a decision that waited for it says nothing of it.
+    TopicRow(
+        name="freshness",
+        writer=FRESHNESS,
+        readers=frozenset({ENFORCER}),
+        on_path=False,
+        retention=Retention.SHORT,
         stamp=Stamp.BROKER,
     ),
     TopicRow(name="decisions", writer=ENFORCER, readers=frozenset({ENFORCER, RUNNER, REDACTOR, SINK})),
@@ -143,6 +156,11 @@ class Topology:
         return self.topic("policy")
 
     @property
+    def freshness(self) -> str:
+        """Signed promises that the policy log is complete up to a place: one partition."""
+        return self.topic("freshness")
+
+    @property
     def refusals(self) -> str:
         """Releases of requests whose sender nobody could prove."""
         return self.topic("refusals")
@@ -188,7 +206,12 @@ class Topology:
         replies: Iterable[str] = (),
     ) -> Mapping[str, Mapping[str, str]]:
         """The settings each topic is created with; an embedded broker may not know them all. None: its own default."""
-        hours = {Retention.FOREVER: -1, Retention.REQUEST: request_retention_ms, Retention.REPLY: reply_retention_ms}
+        hours = {
+            Retention.FOREVER: -1,
+            Retention.SHORT: SHORT_MS,
+            Retention.REQUEST: request_retention_ms,
+            Retention.REPLY: reply_retention_ms,
+        }
         configs: dict[str, dict[str, str]] = {}
         for topic in self.with_replies(replies):
             row = self.row(topic)
@@ -201,6 +224,9 @@ class Topology:
             retention_ms = hours[row.retention]
             if retention_ms is not None:
                 configs[topic]["retention.ms"] = str(retention_ms)
+            if row.retention is Retention.SHORT:
+                # A broker deletes whole segments alone, and keeps one open for a week.
+                configs[topic]["segment.ms"] = str(SHORT_MS)
         return configs
 
     def place(self, stage: str, *, env: str, epoch: int, partition: int) -> Place:

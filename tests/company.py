@@ -1,7 +1,7 @@
 """The example company in memory: its policy log, its services' keys, and requests proved as a producer proves them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from sluicegate.enforcer.identity import proof_audience
 from sluicegate.enforcer.partition import partition_of
 from sluicegate.enforcer.policy_kinds import Kind
 from sluicegate.enforcer.stage_keys import stage_keys_content
-from sluicegate.enforcer.state import Accepted, PolicyLog
+from sluicegate.enforcer.state import Accepted, NotReady, PolicyLog, Rules
 from sluicegate.enforcer.trust import Domain, digest_of
 from sluicegate.enforcer.trust_make import make_root, sign_targets
 from sluicegate.keys import key_id_of, public_jwk, signer_of
@@ -81,6 +81,7 @@ def policy_events(bundle: bytes | None = None, version: int = 1) -> list[PolicyP
         root_threshold=1,
         publisher_keys=(publisher.public_key,),
         publisher_threshold=1,
+        timestamp_keys=(signer_of(private_key("freshness")).public_key,),
         signers=(root,),
     )
 
@@ -125,7 +126,19 @@ def gate(
     log: PolicyLog | None = None,
     schema_ids: Mapping[int, str] | None = None,
 ) -> Gate:
-    """A fresh gate over the company's policy."""
+    """A fresh gate over the company's policy, which is taken to be complete."""
+    at = (log or policy_log()).at
+    return gate_of(at, partition, slice_bytes_max=slice_bytes_max, schema_ids=schema_ids)
+
+
+def gate_of(
+    rules_at: Callable[[int], Rules | NotReady],
+    partition: int = 0,
+    *,
+    slice_bytes_max: int = 900_000,
+    schema_ids: Mapping[int, str] | None = None,
+) -> Gate:
+    """A fresh gate over these rules."""
     config = GateConfig(
         epoch=1,
         partition=partition,
@@ -136,7 +149,7 @@ def gate(
         slice_bytes_max=slice_bytes_max,
         schema_ids=schema_ids or {},
     )
-    return Gate(config, (log or policy_log()).at)
+    return Gate(config, rules_at)
 
 
 def request(

@@ -15,6 +15,7 @@ from sluicegate import cli
 from sluicegate.installation import service_key_entry
 from sluicegate.keys import KeyFolder, KeyKind
 from sluicegate.settings import Settings, load_settings
+from sluicegate.streams.topology import FRESHNESS
 
 POLICIES = Path(__file__).resolve().parent.parent / "policies"
 SEALING = ("enforcer", "runner", "redactor")
@@ -104,15 +105,23 @@ class Deployment:
         self.directory = policies / "directory.json"
 
     def make_keys(self) -> None:
-        """Root offline, publisher on its own host; each trusts the other's public half and nothing more."""
+        """Root offline, publisher and freshness on hosts of their own; each trusts the other's public half alone."""
         assert self.publisher.type("keys", "new", "publisher") == 0
         self.publisher.carry("publisher.pub", to=[self.offline])
+        self.clock = Host(self.folder / FRESHNESS, **self.settings)
+        assert self.clock.type("keys", "new", FRESHNESS) == 0
+        self.clock.carry("freshness.pub", to=[self.offline])
         assert self.offline.type("keys", "new", "root") == 0
         self.offline.carry("root.json", to=[self.publisher])
 
     def host(self, name: str, stage: str, **settings: str) -> Host:
         """A host for one stage, with the root of trust and a key of its own where the stage seals."""
-        made = self.hosts[name] = Host(self.folder / name, **{**self.settings, **settings})
+        if stage == FRESHNESS:
+            # Its key is older than the root that names it.
+            made = self.hosts[name] = self.clock
+            made.settings |= {f"SLUICEGATE_{each.upper()}": value for each, value in settings.items()}
+        else:
+            made = self.hosts[name] = Host(self.folder / name, **{**self.settings, **settings})
         self.offline.carry("root.json", to=[made])
         if stage in SEALING:
             assert made.type("keys", "new", "stage", stage) == 0

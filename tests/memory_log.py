@@ -35,7 +35,10 @@ class MemoryLog:
             )
         return base
 
-    async def append(self, topic: str, partition: int, records: Sequence[Unsent]) -> int:
+    async def append(
+        self, topic: str, partition: int, records: Sequence[Unsent], *, timestamp_ms: int | None = None
+    ) -> int:
+        del timestamp_ms  # as a broker that stamps appends itself
         if self.intruders:
             self.put(topic, partition, [self.intruders.pop()])
         if self.lost:

@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import Final, cast
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from securesystemslib.signer import Key  # type: ignore[attr-defined]
 
 from sluicegate.enforcer.seal import Signer, SigningKey, StageKey
 from sluicegate.enforcer.stage_keys import STAGES, stage_keys_content
@@ -61,26 +62,25 @@ class Installation:
         )
 
     def make_root(self) -> bytes:
-        """Signs root version 1 over the publisher's public half and writes it; it is never overwritten.
+        """Signs root version 1 over the publisher's public half and those for freshness, and writes it; it is never
+        overwritten.
 
         Raises:
-            ConfigurationError: the root's private key or the publisher's public half is missing, or there is a root.
+            ConfigurationError: the root's private key or one of the public halves is missing, or there is a root.
         """
         if self.development:
             self.keys.publisher()
+            self.keys.freshness()
         root = signer_of(self.keys.root())
-        held = self.keys.of(KeyKind.PUBLISHER, endings=(PRIVATE, PUBLIC))
-        publisher = self.keys.public(held[0] if held else KeyName(kind=KeyKind.PUBLISHER))
-        if not isinstance(publisher, Ed25519PublicKey):
-            raise ConfigurationError("the publisher's key must be Ed25519; make another with `sluicegate keys new`")
         made = make_root(
             domain=self.domain,
             version=1,
             expires_ms=EXPIRES_MS,
             root_keys=(root.public_key,),
             root_threshold=1,
-            publisher_keys=(tuf_key_of(publisher),),
+            publisher_keys=(self._tuf_keys(KeyKind.PUBLISHER)[0],),
             publisher_threshold=1,
+            timestamp_keys=self._tuf_keys(KeyKind.FRESHNESS),
             signers=(root,),
         )
         try:
@@ -91,6 +91,18 @@ class Installation:
         except OSError as error:
             raise ConfigurationError(f"`{self.root_file}` cannot be written: {error.strerror}") from None
         return made
+
+    def _tuf_keys(self, kind: KeyKind) -> tuple[Key, ...]:
+        """The public halves of this kind, newest first; at least one.
+
+        Raises:
+            ConfigurationError: there is none, or one is no Ed25519 key.
+        """
+        names = self.keys.of(kind, endings=(PRIVATE, PUBLIC)) or (KeyName(kind=kind),)
+        found = [self.keys.public(name) for name in names]
+        if not all(isinstance(each, Ed25519PublicKey) for each in found):
+            raise ConfigurationError(f"the {kind} key must be Ed25519; make another with `sluicegate keys new {kind}`")
+        return tuple(tuf_key_of(each) for each in found if isinstance(each, Ed25519PublicKey))
 
     def root_digest(self) -> Digest:
         """SHA-256 of the root that every stage of this installation trusts."""

@@ -5,6 +5,7 @@ refused: a key that somebody else may hold signs for nobody. `NAME.pem` is a pri
 was carried here, `NAME.pem.revoked` one that signs no more; a second key of one owner is `NAME~2`, and so on.
 """
 
+import contextlib
 import os
 import re
 import stat
@@ -40,6 +41,7 @@ PrivateKey: TypeAlias = Ed25519PrivateKey | EllipticCurvePrivateKey
 PublicKey: TypeAlias = Ed25519PublicKey | EllipticCurvePublicKey
 
 KEY_BYTES_MAX: Final = 16 * 1024
+OWNERLESS: Final = ("root", "publisher", "freshness")
 SECRET_BYTES_MAX: Final = 4096
 KEYS_OF_ONE_OWNER_MAX: Final = 1000
 PRIVATE, PUBLIC, REVOKED = ".pem", ".pub", ".pem.revoked"
@@ -51,10 +53,11 @@ _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
 class KeyKind(StrEnum):
-    """What a key signs: the root of trust; policy versions; seals; proofs; development tokens."""
+    """What a key signs: the root of trust; policy versions; freshness; seals; proofs; development tokens."""
 
     ROOT = "root"
     PUBLISHER = "publisher"
+    FRESHNESS = "freshness"
     STAGE = "stage"
     SERVICE = "service"
     ISSUER = "issuer"
@@ -62,7 +65,7 @@ class KeyKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyName:
-    """One key of the folder. `owner`: the stage, service or issuer; empty for root and publisher."""
+    """One key of the folder. `owner`: the stage, service or issuer; empty for those in `OWNERLESS`."""
 
     kind: KeyKind
     owner: str = ""
@@ -91,13 +94,13 @@ def parse_name(stem: str) -> KeyName | None:
     if found is None or found["kind"] not in set(KeyKind):
         return None
     kind, owner = KeyKind(found["kind"]), found["owner"] or ""
-    if bool(owner) != (kind not in (KeyKind.ROOT, KeyKind.PUBLISHER)):
+    if bool(owner) != (kind not in OWNERLESS):
         return None
     return KeyName(kind=kind, owner=owner, number=int(found["number"] or 1))
 
 
 class KeyFolder:
-    """The keys of one installation: root, publisher, stages, services and, for development, issuers.
+    """The keys of one installation: root, publisher, freshness, stages, services and, for development, issuers.
 
     `may_make`: whether a key that is asked for and missing is made; only a one-box installation does that.
     """
@@ -113,6 +116,10 @@ class KeyFolder:
     def publisher(self) -> Ed25519PrivateKey:
         """The key that signs bundles, directories and stage keys."""
         return self._ed25519(KeyName(kind=KeyKind.PUBLISHER))
+
+    def freshness(self) -> Ed25519PrivateKey:
+        """The newest key that signs freshness."""
+        return self._ed25519(KeyName(kind=KeyKind.FRESHNESS))
 
     def stage(self, stage: str) -> Ed25519PrivateKey:
         """The newest key that a stage can seal with."""
@@ -195,7 +202,8 @@ class KeyFolder:
             raise ConfigurationError(f"`{kind}` has {len(taken)} keys in `{self.path}`; move the revoked ones away")
         key = (make or Ed25519PrivateKey.generate)()
         write_key(self.file(name), key)
-        _write_new(self.file(name, PUBLIC), _public_pem(key.public_key()))
+        public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        _write_new(self.file(name, PUBLIC), public)
         return name
 
     def retire(self, name: KeyName) -> Path | None:
@@ -240,11 +248,10 @@ class KeyFolder:
         taken = [each.number for each in self.of(name.kind, name.owner, endings=(PUBLIC, REVOKED))]
         path = self.file(KeyName(kind=name.kind, owner=name.owner, number=max(taken, default=0) + 1))
         key = Ed25519PrivateKey.generate()
-        try:
+        with contextlib.suppress(FileExistsError):  # another process was first: its key is the one
             write_key(path, key)
-        except FileExistsError:  # another process was first: its key is the one
-            return load_key(path)
-        return key
+            return key
+        return load_key(path)
 
 
 def _missing(path: Path, name: KeyName) -> ConfigurationError:
@@ -264,10 +271,6 @@ def write_key(path: Path, key: PrivateKey) -> None:
         FileExistsError: there is a key; none is ever overwritten.
     """
     _write_new(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-
-
-def _public_pem(key: PublicKey) -> bytes:
-    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _write_new(path: Path, content: bytes) -> None:
@@ -316,11 +319,9 @@ def load_public(path: Path, name: KeyName) -> PublicKey:
         ConfigurationError: it is missing, others can change it, or it holds no such key.
     """
     try:
-        pem = _read_guarded(path, forbidden=_OTHERS_WRITE)
+        key = load_pem_public_key(_read_guarded(path, forbidden=_OTHERS_WRITE))
     except FileNotFoundError:
         raise _missing(path, name) from None
-    try:
-        key = load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm):
         raise ConfigurationError(f"`{path}` holds no public PEM key; carry it here again") from None
     if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):

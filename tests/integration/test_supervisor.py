@@ -88,7 +88,7 @@ async def main():
 asyncio.run(main())
 report(states=states)
 """
-ALL = ("enforcer", "runner", "redactor", "delivery", "sink")
+ALL = ("enforcer", "freshness", "runner", "redactor", "delivery", "sink")
 
 
 def alive(pid: int) -> bool:
@@ -158,13 +158,14 @@ def run(tmp_path: Path) -> Iterator[Run]:
 def test_all_come_up_side_by_side_and_stop_in_the_order_of_the_work(run: Run) -> None:
     began = time.monotonic()
     # Started out of order: the order of the stop is the supervisor's own.
-    run.start({"broker": SILENT, "sink": LATE, "runner": LATE, "delivery": LATE, "redactor": LATE, "enforcer": SERVE})
-    assert run.line() == {"ready": True, "details": ["", "", "", "", "ENFORCER"]}
+    late = dict.fromkeys(("sink", "runner", "delivery", "redactor", "freshness"), LATE)
+    run.start({"broker": SILENT, **late, "enforcer": SERVE})
+    assert run.line() == {"ready": True, "details": ["", "", "", "", "", "ENFORCER"]}
     assert time.monotonic() - began < 4
     run.signal(signal.SIGTERM)
     assert run.line() == {"error": None, "killed": []}
     assert run.order() == [f"{name} stopped" for name in (*ALL, "broker")]
-    assert run.line()["states"][-1] == ["stopped"] * 6
+    assert run.line()["states"][-1] == ["stopped"] * 7
 
 
 def test_ctrl_c_reaches_the_supervisor_alone(run: Run) -> None:
@@ -230,7 +231,8 @@ def test_one_that_does_not_stop_is_killed_after_the_limit_and_the_rest_still_in_
     run.signal(signal.SIGTERM)
     assert run.line() == {"error": None, "killed": ["runner"]}
     assert 0.6 <= time.monotonic() - began < 3
-    assert run.order() == ["enforcer stopped", "runner ignored", *(f"{name} stopped" for name in ALL[2:])]
+    ahead = ["enforcer stopped", "freshness stopped", "runner ignored"]
+    assert run.order() == [*ahead, *(f"{name} stopped" for name in ALL[3:])]
 
 
 def test_a_second_ctrl_c_kills(run: Run) -> None:

@@ -26,11 +26,12 @@ from sluicegate.streams.kafka import Broker
 from sluicegate.streams.rights import Operation, Resource, Right
 from sluicegate.streams.topic_admin import TopicAdmin
 from sluicegate.streams.topic_plan import CreateTopic, Grant, TopicSpec
-from sluicegate.streams.topology import ENFORCER, SINK
+from sluicegate.streams.topology import ENFORCER, FRESHNESS, SINK
 from sluicegate.topics import topics_wanted
 
 READS = {
-    "enforcer": {"requests", "policy", "decisions"},
+    "enforcer": {"requests", "policy", "freshness", "decisions"},
+    "freshness": {"policy"},
     "runner": {"policy", "decisions", "generations"},
     "redactor": {"policy", "decisions", "generations", "releases"},
     "delivery": {"policy", "releases", "refusals", "replies.helpdesk", "replies.triage"},
@@ -43,6 +44,7 @@ READS = {
 }
 WRITES = {
     "enforcer": {"decisions"},
+    "freshness": {"freshness"},
     "runner": {"generations"},
     "redactor": {"releases"},
     "delivery": {"refusals", "replies.helpdesk", "replies.triage"},
@@ -53,7 +55,10 @@ WRITES = {
     ROGUE: set(),
     STRANGER: set(),
 }
-NAMES = ("requests", "policy", "decisions", "generations", "releases", "refusals", "replies.helpdesk", "replies.triage")
+NAMES = (
+    "requests", "policy", "freshness", "decisions", "generations", "releases", "refusals", "replies.helpdesk",
+    "replies.triage",
+)  # fmt: skip
 REPLY_TOPICS = {f"replies.{topic}" for topic in REPLIES.values()}
 
 
@@ -100,7 +105,7 @@ async def test_nobody_has_a_transactional_id_and_only_a_stage_joins_its_group(de
             for own in (f"{name}-tx", deployed.topic(name), deployed.topology.group(name)):
                 assert await user.init_transactions(own) == TRANSACTION_REFUSED
             joined = {each for each in STAGES if await user.join(deployed.topology.group(each)) != GROUP_REFUSED}
-            assert joined == ({name} & set(STAGES)) - {SINK}
+            assert joined == ({name} & set(STAGES)) - {SINK, FRESHNESS}
     async with deployed.user(ADMIN) as admin:
         assert await admin.init_transactions("admin-tx") == OK
 

@@ -146,8 +146,8 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 STATUS_LINE = (
-    "  sluicegate up: broker ok  policy v1 sha256:4be1.. (2 policies)  gate ok  runner SmolLM2-135M cpu ok  "
-    "redactor ok  delivery ok  audit ok\n"
+    "  sluicegate up: broker ok  policy v1 sha256:4be1.. (2 policies)  gate ok  freshness ok  "
+    "runner SmolLM2-135M cpu ok  redactor ok  delivery ok  audit ok\n"
 )
 
 
@@ -161,7 +161,7 @@ def test_detached_it_comes_up_is_seen_and_goes_down(place: Place, kind: str) -> 
     assert place.type("status") == (1, f"  no stack runs in `{place.home}`: start it with `sluicegate up`\n", "")
     assert place.type("up", "--detach") == (0, STATUS_LINE, "")
     pids = place.pids()
-    assert len(pids) == 7
+    assert len(pids) == 8
 
     code, out, _ = place.type("status")
     assert code == 0
@@ -243,7 +243,7 @@ def test_an_edit_is_published_on_save_and_a_wrong_one_is_told(place: Place) -> N
 def test_a_stage_that_cannot_start_is_told_in_one_line(place: Place) -> None:
     code, out, err = place.type("up", "--detach", SLUICEGATE_MODEL_SOURCE="gone")
     assert code == 1
-    assert out == "  sluicegate up: broker ok  policy v1 sha256:4be1.. (2 policies)  gate ok\n"
+    assert out == "  sluicegate up: broker ok  policy v1 sha256:4be1.. (2 policies)  gate ok  freshness ok\n"
     assert err.startswith("sluicegate: runner died (exit 2): no model at `gone`; see `")
     assert err.count("\n") == 1
     code, out, _ = place.type("status")

@@ -240,9 +240,8 @@ def test_each_service_holds_its_own_secrets_and_no_other() -> None:
         keys = {source for source in held(name) if source.endswith(".pem")}
         word, *rest = each["command"]
         sealing = {"enforcer", "runner", "redactor"} & set(rest) if word == "run" else set()
-        assert keys == (
-            {f"stage-{stage}.pem" for stage in sealing} or ({"publisher.pem"} if word == "publish" else set())
-        )
+        others = {"publish": {"publisher.pem"}, "run freshness": {"freshness.pem"}}
+        assert keys == ({f"stage-{stage}.pem" for stage in sealing} or others.get(" ".join(each["command"]), set()))
     users = {f"kafka.main.{stage}" for stage in {*STAGES, PUBLISHER}}
     assert users <= held("kafka")
     assert not {source for name in SERVICES for source in held(name) if source.startswith("root")}

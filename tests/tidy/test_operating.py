@@ -14,6 +14,7 @@ ROW = re.compile(
 KEPT = {
     Retention.REQUEST: f"`{PREFIX}REQUEST_RETENTION_H`",
     Retention.REPLY: f"`{PREFIX}REPLY_RETENTION_H`",
+    Retention.SHORT: "an hour",
     Retention.FOREVER: "for ever",
 }
 

@@ -4,6 +4,7 @@ import json
 import stat
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from sluicegate.enforcer.credentials import Algorithm, parse_credentials
 from sluicegate.enforcer.seal import StageKey
 from sluicegate.enforcer.stage_keys import read_stage_keys
 from sluicegate.enforcer.trust import Domain, TrustedRoot, digest_of, verify_root
+from sluicegate.freshness_key import freshness_signer
 from sluicegate.home import Home
 from sluicegate.installation import Installation, require_admitted
 from sluicegate.keys import PUBLIC, KeyFolder, KeyKind, KeyName, key_id_of, load_key, load_public, parse_name
@@ -55,12 +57,16 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
-@pytest.mark.parametrize("order", [("publisher", "root"), ("root", "publisher")])
-def test_root_and_publisher_make_one_root_of_trust_in_either_order(
-    typed: Typed, keys_dir: Path, installation: Installation, order: tuple[str, str]
+@pytest.mark.parametrize("order", list(permutations(("publisher", "root", "freshness"))))
+def test_root_publisher_and_freshness_make_one_root_of_trust_in_any_order(
+    typed: Typed, keys_dir: Path, installation: Installation, order: tuple[str, ...]
 ) -> None:
-    assert [typed("new", each)[0] for each in order] == [0, 0]
-    assert files(keys_dir) == ["publisher.pem", "publisher.pub", "root.json", "root.pem", "root.pub"]
+    for each in order:
+        assert "root.json" not in files(keys_dir)
+        assert typed("new", each)[0] == 0
+    assert files(keys_dir) == [
+        "freshness.pem", "freshness.pub", "publisher.pem", "publisher.pub", "root.json", "root.pem", "root.pub",
+    ]  # fmt: skip
     assert {stat.S_IMODE(path.stat().st_mode) for path in keys_dir.glob("*.pem")} == {0o600}
     assert stat.S_IMODE(keys_dir.stat().st_mode) == 0o700
     metadata = installation.root_metadata()
@@ -69,7 +75,14 @@ def test_root_and_publisher_make_one_root_of_trust_in_either_order(
         pinned=digest_of(metadata), time_ms=0,
     )  # fmt: skip
     assert isinstance(root, TrustedRoot)
-    for each in order:
+    assert freshness_signer(installation.keys, None, root).public_key.keyid in root.root.roles["timestamp"].keyids
+    # One more, which the root does not name, is no signer until a root does.
+    assert typed("new", "freshness")[0] == 0
+    assert freshness_signer(installation.keys, None, root).public_key.keyid in root.root.roles["timestamp"].keyids
+    installation.keys.retire(KeyName(kind=KeyKind.FRESHNESS))
+    with pytest.raises(ConfigurationError, match="names 1 keys for freshness, and none of the 1 here"):
+        freshness_signer(installation.keys, None, root)
+    for each in ("publisher", "root"):
         code, _, error = typed("new", each)
         assert (code, "there is a" in error) == (2, True)
     assert installation.root_metadata() == metadata
@@ -79,11 +92,12 @@ def test_the_root_is_made_where_only_the_publishers_public_half_is(
     typed: Typed, keys_dir: Path, tmp_path: Path
 ) -> None:
     elsewhere = KeyFolder(tmp_path / "publisher")
-    name = elsewhere.new(KeyKind.PUBLISHER)
+    name, clock = elsewhere.new(KeyKind.PUBLISHER), elsewhere.new(KeyKind.FRESHNESS)
     keys_dir.mkdir(mode=0o700)
-    (keys_dir / "publisher.pub").write_bytes(elsewhere.file(name, PUBLIC).read_bytes())
+    for each in (name, clock):
+        (keys_dir / elsewhere.file(each, PUBLIC).name).write_bytes(elsewhere.file(each, PUBLIC).read_bytes())
     assert typed("new", "root")[0] == 0
-    assert files(keys_dir) == ["publisher.pub", "root.json", "root.pem", "root.pub"]
+    assert files(keys_dir) == ["freshness.pub", "publisher.pub", "root.json", "root.pem", "root.pub"]
     public = elsewhere.load(name).public_key()
     assert isinstance(public, Ed25519PublicKey)
     assert public.public_bytes_raw().hex() in (keys_dir / "root.json").read_text()
@@ -110,7 +124,7 @@ def test_an_installation_that_reads_makes_nothing_and_says_what_to_type(
 
 
 def test_the_root_may_lie_elsewhere(typed: Typed, keys_dir: Path, tmp_path: Path) -> None:
-    for each in ("publisher", "root"):
+    for each in ("publisher", "freshness", "root"):
         typed("new", each)
     moved = (keys_dir / "root.json").rename(tmp_path / "elsewhere.json")
     assert reading(keys_dir, root_file=moved).root_metadata() == moved.read_bytes()

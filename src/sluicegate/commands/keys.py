@@ -27,7 +27,7 @@ DAY_S: Final = 86_400
 
 @click.group()
 def keys() -> None:
-    """Make, list and revoke the keys of this installation: root, publisher, stages, services."""
+    """Make, list and revoke the keys of this installation: root, publisher, freshness, stages, services."""
 
 
 @keys.group()
@@ -53,7 +53,7 @@ def _made(installation: Installation, kind: KeyKind, owner: str = "", **options:
 
 @new.command()
 def root() -> int:
-    """Make the root key and, over the publisher's public half, the root of trust that every stage pins."""
+    """Make the root key and, over the public halves of publisher and freshness, the root of trust that all pin."""
     installation = _installation()[2]
     held = installation.keys.of(KeyKind.ROOT)
     if held and installation.root_file.exists():
@@ -81,11 +81,25 @@ def publisher() -> int:
     return 0
 
 
+@new.command()
+def freshness() -> int:
+    """Make a key that signs freshness; one more where it has some, for a new root to name."""
+    installation = _installation()[2]
+    _made(installation, KeyKind.FRESHNESS)
+    if installation.keys.of(KeyKind.ROOT) and not installation.root_file.exists():
+        _sign_root(installation)
+    else:
+        click.echo(f"  next     put `freshness{PUBLIC}` beside the root key and run `sluicegate keys new root` there")
+    return 0
+
+
 def _sign_root(installation: Installation) -> None:
-    if not installation.keys.of(KeyKind.PUBLISHER, endings=(PRIVATE, PUBLIC)):
-        click.echo(
-            f"  next     run `sluicegate keys new publisher`, or bring its `publisher{PUBLIC}`, and run this again"
-        )
+    needed = (KeyKind.PUBLISHER, KeyKind.FRESHNESS)
+    missing = [kind for kind in needed if not installation.keys.of(kind, endings=(PRIVATE, PUBLIC))]
+    for kind in missing:
+        click.echo(f"  next     run `sluicegate keys new {kind}`, or bring its `{kind}{PUBLIC}`: the root names it")
+    if missing:
+        click.echo("  next     run `sluicegate keys new root`: it makes the root of trust once both are here")
         return
     installation.make_root()
     click.echo(f"  root     {installation.root_file}  {installation.root_digest()}")

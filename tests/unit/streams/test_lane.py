@@ -1,5 +1,8 @@
 """A lane against a log in memory that loses and interleaves: one effective output a record, and state to match."""
 
+import asyncio
+from collections.abc import Callable
+
 import pytest
 from counting import Counting, check_one_to_one
 from memory_log import MemoryLog
@@ -14,6 +17,7 @@ from sluicegate.schemas.events import DecisionMade
 from sluicegate.schemas.ids import KeyId
 from sluicegate.schemas.records import Record, Unsent
 from sluicegate.streams.lane import Lane
+from sluicegate.streams.ports import always_covered
 
 SOURCE = "t.requests"
 PLACE = Place(env="test", tenant="t", epoch=1, topic="t.decisions", partition=0, event="decision", stage="enforcer")
@@ -25,7 +29,14 @@ def ask(log: MemoryLog, count: int) -> list[Record]:
     return log.partitions[SOURCE, 0]
 
 
-def lane(log: MemoryLog, *, verifier: Verifier = VERIFIER, slice_bytes_max: int = 100_000, held: bool = True) -> Lane:
+def lane(
+    log: MemoryLog,
+    *,
+    verifier: Verifier = VERIFIER,
+    slice_bytes_max: int = 100_000,
+    held: bool = True,
+    may_decide: Callable[[int], bool] = always_covered,
+) -> Lane:
     return Lane(
         broker=log,
         stage=Counting(),
@@ -36,6 +47,7 @@ def lane(log: MemoryLog, *, verifier: Verifier = VERIFIER, slice_bytes_max: int 
         slice_bytes_max=slice_bytes_max,
         slice_records_max=8,
         may_append=lambda: held,
+        may_decide=may_decide,
     )
 
 
@@ -67,6 +79,35 @@ async def test_a_slice_that_did_not_land_for_certain_is_read_back_and_redone(fau
     assert report.sound
     assert report.void == {"lost": 0, "unacknowledged": 0, "intruders": 9}[fault]
     assert one.void_count == report.void
+
+
+async def test_a_slice_waits_until_its_latest_event_time_may_be_decided() -> None:
+    log = MemoryLog()
+    log.put(SOURCE, 0, [Unsent(key=b"k", value=b"0")], timestamp_ms=900)
+    log.put(SOURCE, 0, [Unsent(key=b"k", value=b"1")], timestamp_ms=700)
+    covered_ms, asked = 900, set()
+
+    def may_decide(time_ms: int) -> bool:
+        asked.add(time_ms)
+        return time_ms < covered_ms
+
+    one = lane(log, may_decide=may_decide)
+    await one.recover()
+    waiting = asyncio.create_task(one.advance(log.partitions[SOURCE, 0]))
+    await asyncio.sleep(0.05)
+    assert asked == {900}, "the highest stamp of the slice, not the last"
+    assert not log.partitions.get((PLACE.topic, 0))
+    covered_ms = 901
+    await asyncio.wait_for(waiting, 2)
+    assert len(log.partitions[PLACE.topic, 0]) == 2
+    # Given up while it waits: nothing is appended, and whoever gives it up does not wait.
+    log.put(SOURCE, 0, [Unsent(key=b"k", value=b"2")], timestamp_ms=901)
+    waiting = asyncio.create_task(one.advance(log.partitions[SOURCE, 0]))
+    await asyncio.sleep(0.05)
+    await asyncio.wait_for(one.close(), 0.5)
+    with pytest.raises(Unavailable, match="given up"):
+        await asyncio.wait_for(waiting, 2)
+    assert len(log.partitions[PLACE.topic, 0]) == 2
 
 
 async def test_a_second_owner_makes_the_first_one_read_back() -> None:

@@ -42,7 +42,7 @@ def wanted(replication: int = 3) -> tuple[TopicSpec, ...]:
 def as_wanted() -> Found:
     topics = {
         spec.name: FoundTopic(
-            partitions=spec.partitions, replication=spec.replication, configs={**spec.configs, "segment.ms": "1"}
+            partitions=spec.partitions, replication=spec.replication, configs={"segment.bytes": "1", **spec.configs}
         )
         for spec in wanted()
     }
@@ -70,15 +70,18 @@ def test_the_topics_are_those_of_the_table_with_its_retention_and_stamps() -> No
     specs = {spec.name: spec for spec in wanted()}
     assert set(specs) == {
         "main.requests", "main.policy", "main.decisions", "main.generations", "main.releases", "main.refusals",
-        "main.replies.helpdesk",
+        "main.freshness", "main.replies.helpdesk",
     }  # fmt: skip
     assert {spec.configs["unclean.leader.election.enable"] for spec in specs.values()} == {"false"}
     assert {spec.configs["cleanup.policy"] for spec in specs.values()} == {"delete"}
     assert {spec.configs["min.insync.replicas"] for spec in specs.values()} == {"2"}
     assert {spec.replication for spec in specs.values()} == {3}
-    assert {name: spec.partitions for name, spec in specs.items() if spec.partitions != 3} == {"main.policy": 1}
+    single = {name: spec.partitions for name, spec in specs.items() if spec.partitions != 3}
+    assert single == {"main.policy": 1, "main.freshness": 1}
     stamps = {name: spec.configs["message.timestamp.type"] for name, spec in specs.items()}
-    assert {name for name, stamp in stamps.items() if stamp == "LogAppendTime"} == {"main.requests", "main.policy"}
+    stamped = {name for name, stamp in stamps.items() if stamp == "LogAppendTime"}
+    assert stamped == {"main.requests", "main.policy", "main.freshness"}
+    assert {name for name, spec in specs.items() if "segment.ms" in spec.configs} == {"main.freshness"}
     assert specs["main.policy"].configs["retention.ms"] == specs["main.policy"].configs["retention.bytes"] == "-1"
     assert specs["main.requests"].configs["retention.ms"] == str(168 * HOUR_MS)
     assert specs["main.replies.helpdesk"].configs["retention.ms"] == str(24 * HOUR_MS)

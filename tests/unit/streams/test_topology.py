@@ -11,6 +11,7 @@ from sluicegate.streams.topology import (
     REPLIES,
     RUNNER,
     SEALED,
+    SHORT_MS,
     TABLE,
     Topology,
 )
@@ -26,6 +27,7 @@ def test_the_request_path_has_one_partition_count_and_policy_one_partition() -> 
         "acme.releases": 3,
         "acme.refusals": 3,
         "acme.policy": 1,
+        "acme.freshness": 1,
     }
     assert set(TOPOLOGY.configs(batch_bytes_max=1)) == set(TOPOLOGY.topics)
     assert TOPOLOGY.with_replies(["desk"])["acme.replies.desk"] == 3
@@ -52,13 +54,13 @@ def test_applications_read_what_delivery_writes_and_producers_read_nothing() -> 
 
 
 def test_the_audit_lands_everything_but_the_copies() -> None:
-    assert set(TOPOLOGY.topics) - set(TOPOLOGY.audited) == {TOPOLOGY.refusals}
+    assert set(TOPOLOGY.topics) - set(TOPOLOGY.audited) == {TOPOLOGY.refusals, TOPOLOGY.freshness}
 
 
 def test_the_broker_stamps_what_is_decided_by_time() -> None:
     configs = TOPOLOGY.configs(batch_bytes_max=1)
     stamped = {name for name, found in configs.items() if found["message.timestamp.type"] == "LogAppendTime"}
-    assert stamped == {TOPOLOGY.requests, TOPOLOGY.policy}
+    assert stamped == {TOPOLOGY.requests, TOPOLOGY.policy, TOPOLOGY.freshness}
 
 
 def test_the_policy_log_stays_for_ever_and_the_rest_as_long_as_settings_say() -> None:
@@ -71,6 +73,7 @@ def test_the_policy_log_stays_for_ever_and_the_rest_as_long_as_settings_say() ->
         TOPOLOGY.refusals: "7",
         TOPOLOGY.reply("desk"): "7",
         TOPOLOGY.policy: "-1",
+        TOPOLOGY.freshness: str(SHORT_MS),
     }
 
 
