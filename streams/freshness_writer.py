@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from securesystemslib.signer import Signer  # type: ignore[attr-defined]
@@ -21,9 +21,51 @@ from sluicegate.schemas.records import Unsent
 from sluicegate.streams.freshness_tail import PARTITION
 from sluicegate.streams.kafka import Broker
 from sluicegate.streams.policy_tail import PolicyTail
+from sluicegate.streams.ports import Log
 
 log = logging.getLogger(__name__)
 INTERVAL_S: Final = 0.2
+IDLE_AFTER_S: Final = 60.0
+IDLE_INTERVAL_S: Final = 10.0
+
+
+async def always() -> bool:
+    """For a topic whose broker forgets its old records."""
+    return True
+
+
+class Demand:
+    """Whether a promise is wanted now: somebody asked within `IDLE_AFTER_S`, or none was made for `IDLE_INTERVAL_S`.
+
+    For a broker that keeps whatever it is given: about 2.5 KB of its memory a promise, 1 GB a day at five a second. The
+    first request after a quiet time waits for two promises, some 400 ms.
+    """
+
+    def __init__(
+        self, broker: Log, *, topic: str, partitions: int, monotonic_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`topic`: of the requests."""
+        self._broker = broker
+        self._topic = topic
+        self._partitions = partitions
+        self._monotonic_s = monotonic_s
+        self._ends: tuple[int, ...] = ()
+        self._moved_s = self._promised_s = -IDLE_AFTER_S
+
+    async def __call__(self) -> bool:
+        """Asks where the requests end; a True is taken to be followed.
+
+        Raises:
+            Unavailable: the broker does not answer.
+        """
+        ends = tuple([await self._broker.end_offset(self._topic, each) for each in range(self._partitions)])
+        now_s = self._monotonic_s()
+        if ends != self._ends:
+            self._ends, self._moved_s = ends, now_s
+        wanted = now_s - self._moved_s < IDLE_AFTER_S or now_s - self._promised_s >= IDLE_INTERVAL_S
+        if wanted:
+            self._promised_s = now_s
+        return wanted
 
 
 class FreshnessWriter:
@@ -84,8 +126,14 @@ class FreshnessWriter:
             )
         self._stamp_ms = stamp_ms
 
-    async def run(self, stopping: asyncio.Event, *, ready: Callable[[], None]) -> None:
-        """Promises until `stopping`; a broker that does not answer is asked again.
+    async def run(
+        self,
+        stopping: asyncio.Event,
+        *,
+        ready: Callable[[], None],
+        wanted: Callable[[], Awaitable[bool]] = always,
+    ) -> None:
+        """Promises until `stopping`, whenever one is `wanted`; a broker that does not answer is asked again.
 
         Raises:
             ConfigurationError: as `step`.
@@ -93,7 +141,8 @@ class FreshnessWriter:
         while not stopping.is_set():
             began_s = time.monotonic()
             try:
-                await self.step()
+                if await wanted():
+                    await self.step()
                 ready()
             except Unavailable as error:
                 log.warning("freshness waits", extra={"why": str(error)})

@@ -32,7 +32,7 @@ from sluicegate.sinks.sink import Sink
 from sluicegate.streams.deliver import DeliveryLane, Routes
 from sluicegate.streams.enforce import run_faust
 from sluicegate.streams.freshness_tail import FreshnessTail
-from sluicegate.streams.freshness_writer import FreshnessWriter
+from sluicegate.streams.freshness_writer import Demand, FreshnessWriter, always
 from sluicegate.streams.generate import GenerationLane
 from sluicegate.streams.lane import Lane
 from sluicegate.streams.loop import run_group
@@ -140,7 +140,11 @@ async def _run_freshness(process: Process) -> None:
         now_ms=process.now_ms,
         timeout_s=process.settings.request_timeout_s,
     )
-    await writer.run(process.stopping, ready=process.ready)
+    settings = process.settings
+    # The embedded broker keeps all in memory, for as long as it runs.
+    embedded = settings.event_time == "enforcer"
+    demand = Demand(process.broker, topic=process.topology.requests, partitions=settings.partitions)
+    await writer.run(process.stopping, ready=process.ready, wanted=demand if embedded else always)
 
 
 async def _run_redactor(process: Process) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import count
 
 import pytest
@@ -28,7 +28,7 @@ from sluicegate.schemas.codes import Code
 from sluicegate.schemas.events import DecisionMade, PolicyKind, PolicyPublished, Verdict
 from sluicegate.schemas.records import Record, Unsent
 from sluicegate.streams.freshness_tail import FreshnessTail
-from sluicegate.streams.freshness_writer import FreshnessWriter
+from sluicegate.streams.freshness_writer import IDLE_AFTER_S, IDLE_INTERVAL_S, Demand, FreshnessWriter, always
 from sluicegate.streams.kafka import Broker, BrokerConfig
 from sluicegate.streams.lane import Lane
 from sluicegate.streams.policy_tail import PolicyTail
@@ -123,7 +123,9 @@ class House:
         )
         await self.lane.recover()
 
-    async def start_freshness(self, key: str = "freshness") -> asyncio.Task[None]:
+    async def start_freshness(
+        self, key: str = "freshness", *, wanted: Callable[[], Awaitable[bool]] = always
+    ) -> asyncio.Task[None]:
         writer = FreshnessWriter(
             self.broker,
             topic=self.topology.freshness,
@@ -135,7 +137,7 @@ class House:
             timeout_s=10,
         )
         ready = asyncio.Event()
-        task = asyncio.create_task(writer.run(asyncio.Event(), ready=ready.set))
+        task = asyncio.create_task(writer.run(asyncio.Event(), ready=ready.set, wanted=wanted))
         self._tasks.append(task)
         await asyncio.wait_for(ready.wait(), ANSWER_LIMIT_S)
         return task
@@ -222,6 +224,25 @@ def verdict(decision: DecisionMade) -> tuple[Verdict, Code]:
 
 ALLOWED = (Verdict.ALLOW, Code.OK)
 STALE = (Verdict.DENY, Code.POLICY_STALE)
+
+
+async def test_a_request_after_a_quiet_time_brings_the_promises_back(house: House) -> None:
+    demand = Demand(
+        house.broker,
+        topic=house.topology.requests,
+        partitions=house.topology.partitions,
+        monotonic_s=lambda: 60 * time.monotonic(),
+    )
+    await house.start_freshness(wanted=demand)
+    await house.start_worker()
+    assert verdict(await house.answer()) == ALLOWED
+    await asyncio.sleep(3 * IDLE_AFTER_S / 60)  # a fault would be that nothing happens: there is nothing to wait for
+    before = await house.broker.end_offset(house.topology.freshness, 0)
+    await asyncio.sleep(2 * IDLE_AFTER_S / 60)
+    quiet = await house.broker.end_offset(house.topology.freshness, 0) - before
+
+    assert verdict(await house.answer()) == ALLOWED
+    assert quiet <= 2 * IDLE_AFTER_S / IDLE_INTERVAL_S + 1
 
 
 async def test_without_the_stage_requests_wait_then_are_denied_and_with_it_allowed_again(house: House) -> None:
