@@ -218,6 +218,7 @@ def test_every_way_in_is_tried() -> None:
     elsewhere: Sequence[Code] = (
         Code.GAP,  # the broker loses a record
         Code.STOPPED,  # somebody with the key for it says so
+        Code.POLICY_STALE,  # somebody holds the policy log back
         Code.POLICY_NOT_READY,
         Code.POLICY_ERROR,  # these five need another policy
         Code.UNKNOWN_ACTOR,

@@ -162,4 +162,4 @@ def test_a_request_that_nobody_made_is_told(stack: StackPlace) -> None:
     code, out, err = stack.type("audit", "show", "nobody-asked-this")
     assert (code, out) == (REFUSED, "")
     assert "nobody-asked-this" in one_line(err)
-    assert len(ours(stack.folder)) == 7, "the search for what is left behind finds a stack that runs"
+    assert len(ours(stack.folder)) == 8, "the search for what is left behind finds a stack that runs"
