@@ -4,6 +4,7 @@ A candidate is a bundle that stands beside the active one and has no say. So it 
 the gate, which folds the same log, spends nothing on it, and whether a version counts does not rest on its content.
 """
 
+from copy import copy
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,6 +48,12 @@ class Candidates:
         self._loaded: dict[int, LoadedBundle | NoShadow] = {}
         # Pairs of its own: the versions of candidates and of bundles are counted apart.
         self._pairs = Pairs(loaders)
+
+    def fork(self) -> "Candidates":
+        """The same candidates; what one of the two takes and loads from now on, the other does not hold."""
+        other = copy(self)
+        other._line, other._loaded, other._pairs = self._line.fork(), self._loaded.copy(), self._pairs.fork()
+        return other
 
     def add(self, trusted: TrustedContent, *, log_ms: int, position: int) -> bool:
         """Takes the next version; not one that is wanted in force no later than the one before it."""

@@ -21,6 +21,7 @@ from sluicegate.schemas.events import Ruling
 from sluicegate.schemas.ids import Digest, EntityUid, entity_uid
 
 REMEMBERED_MAX: Final = 8_192
+WARMED_MAX: Final = 512
 CONTEXTS_REMEMBERED_MAX: Final = 1_024
 # What stands in `Ruling.errors` where no policy failed but the question itself could not be put.
 UNKNOWN_ENTITY: Final = "<unknown entity>"
@@ -90,6 +91,16 @@ class Decider:
     def remembered(self) -> int:
         """How many rulings the memo holds."""
         return len(self._remembered)
+
+    def warm(self, before: "Decider", questions_max: int = WARMED_MAX) -> None:
+        """Answers now what `before` was asked lately, so that no request waits for it; what it answers is the same.
+
+        Call it before this one is asked anything; `before` may be asked meanwhile, by another thread too.
+        """
+        known = list(before._remembered.copy())
+        for question in known[-questions_max:]:
+            if question not in self._remembered:
+                self.rule(*question)
 
     def rule(self, action: str, principal: str, resource: str, context: str) -> Ruling:
         """Decides `action` (generate, shape or read) of one uid on another; `context` is canonical JSON.

@@ -2,14 +2,16 @@
 holds entities against a schema.
 
 Each entity is checked by the engine, in chunks that let other threads run. References, cycles and names are checked
-here, since Cedar lets them pass or sees them only where all entities stand together. A version made by a change is
-checked where it changed, and what the schema says of the rest stays as it was.
+here, since Cedar lets them pass or sees them only where all entities stand together. A version that follows another
+is checked where the two differ, and what the schema says of the rest stays as it was.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 import cedarpy
@@ -20,6 +22,7 @@ from sluicegate.enforcer.directory_change import DirectoryContent, read_whole
 from sluicegate.schemas.errors import InvalidDirectory
 from sluicegate.schemas.ids import Digest, EntityUid, entity_uid
 
+NAMES_REMEMBERED_MAX: Final = 4_096
 CHUNK: Final = 64  # entities that the engine reads in one call: some milliseconds
 _UID: Final = re.compile(r'(?P<type>[A-Za-z_]\w*(?:::[A-Za-z_]\w*)*)::"(?P<id>(?:[^"\\]|\\["\\])*)"', re.DOTALL)
 # The engine writes a schema in one way, whichever way it was given: one declaration starts a line.
@@ -42,10 +45,11 @@ class Entity:
 class Directory:
     """Entities that conform to the schema of one bundle; immutable.
 
-    `digest`, `origin` and `touched` are those of the content; `schema` is the text of the schema they conform to.
+    `digest`, `origin` and `touched` are those of the content, or say what it was compared to; `texts` are its entities
+    as they were given; `schema` is the text of the schema they conform to.
     """
 
-    __slots__ = ("_handle", "_referred", "_schema", "digest", "entries", "origin", "schema", "touched")
+    __slots__ = ("_handle", "_referred", "_schema", "digest", "entries", "origin", "schema", "texts", "touched")
 
     def __init__(
         self,
@@ -59,6 +63,7 @@ class Directory:
         self.digest: Final[Digest] = content.digest
         self.origin: Final = content.origin
         self.touched: Final = content.touched
+        self.texts: Final = content.entities
         self.entries: Final = entries
         self.schema: Final = schema
         self._referred: Final = referred
@@ -150,8 +155,8 @@ def load_directory(content: bytes, bundle: Bundle) -> Directory:
 def conform(content: DirectoryContent, bundle: Bundle, *, before: Directory | None = None) -> Directory:
     """The directory of `content` under `bundle`.
 
-    `before`: one made earlier. Where its schema is the same and `content` is its own or was changed from it, only what
-    changed is checked; the result is the same as without it.
+    `before`: one made earlier. Where its schema is the same, only the entities that are not the same are checked; the
+    entities are the same as without it, and `Directory.origin` and `touched` say what they were compared to.
 
     Raises:
         InvalidDirectory: with one line for each problem and what to do.
@@ -162,6 +167,9 @@ def conform(content: DirectoryContent, bundle: Bundle, *, before: Directory | No
             return before.under(content, bundle)
         if content.origin is not None and before.digest == content.origin:
             return before.changed(content, bundle)
+        compared = replace(content, origin=before.digest, touched=_differing(before, content))
+        with contextlib.suppress(InvalidDirectory):  # what is wrong with a whole one is said of all of it
+            return before.changed(compared, bundle)
     read, problems = _read(sorted(content.entities.items()), bundle)
     if not problems:
         problems += _dangling(read.items(), read, bundle)
@@ -173,6 +181,12 @@ def conform(content: DirectoryContent, bundle: Bundle, *, before: Directory | No
     for entry in read.values():
         _count(entry, 1, bundle, referred)
     return Directory(content, bundle, HashTrieMap(read), HashTrieMap(referred), schema)
+
+
+def _differing(before: Directory, content: DirectoryContent) -> frozenset[EntityUid]:
+    """The entities that are not the same in both."""
+    put = {uid for uid, text in content.entities.items() if before.texts.get(uid) != text}
+    return frozenset(put | {uid for uid in before.texts if uid not in content.entities})
 
 
 # ---- the engine's reading ------------------------------------------------------------------------------------------
@@ -265,7 +279,12 @@ def _count(entry: Entity | None, step: int, bundle: Bundle, referred: dict[Entit
 
 
 def _declared(uid: EntityUid, bundle: Bundle) -> bool:
-    return uid.partition('::"')[0] in bundle.enums and bundle.declares(*split_uid(uid))
+    return uid.partition('::"')[0] in bundle.enums and bundle.declares(*_split_once(uid))
+
+
+@lru_cache(maxsize=NAMES_REMEMBERED_MAX)
+def _split_once(uid: EntityUid) -> Reference:
+    return split_uid(uid)  # the same few roles and purposes, for each of many people
 
 
 def _dangling(read: Iterable[tuple[EntityUid, Entity]], entries: Entries, bundle: Bundle) -> Iterator[str]:

@@ -26,6 +26,8 @@ def _directory(content: DirectoryContent, bundle: Bundle, before: Directory | No
 
 def _judging(bundle: Bundle, directory: Directory, before: Judging | None) -> Judging:
     decider = Decider(bundle, directory, before=before.decider if before else None)
+    if before is not None and before.decider.bundle_digest != bundle.digest:
+        decider.warm(before.decider)
     return Judging(bundle=bundle, directory=directory, decider=decider)
 
 
@@ -69,6 +71,12 @@ class Pairs:
         self._loaders = loaders
         self._built: OrderedDict[tuple[int, int], _Built | Misfit] = OrderedDict()
         self._last: _Built | None = None
+
+    def fork(self) -> "Pairs":
+        """The same pairs; what one of the two builds from now on, the other builds for itself."""
+        other = Pairs(self._loaders)
+        other._built, other._last = self._built.copy(), self._last
+        return other
 
     def of(self, bundle: Scheduled[LoadedBundle], directory: Scheduled[DirectoryContent]) -> Judging | Misfit:
         """What judges by these two."""

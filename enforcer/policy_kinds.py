@@ -6,6 +6,9 @@ from typing import Final
 
 from tuf.api.metadata import Root, Targets  # type: ignore[attr-defined]
 
+from sluicegate.schemas.events import DirectoryChanged, PolicyPublished
+
+Event = PolicyPublished | DirectoryChanged
 _DIRECTORY_ROLE: Final = re.compile(r"directory/[A-Za-z_][A-Za-z0-9_]*(?:::[A-Za-z_][A-Za-z0-9_]*)*")
 
 
@@ -52,6 +55,11 @@ class Fault(StrEnum):
 
 
 DELEGABLE: Final = tuple(kind for kind in Kind if kind not in {Kind.ROOT, Kind.ROLES})
+
+
+def kind_of(event: Event) -> Kind:
+    """What a policy event is of."""
+    return Kind.DIRECTORY if isinstance(event, DirectoryChanged) else Kind(event.kind.value)
 
 
 def role_of(kind: Kind) -> str:

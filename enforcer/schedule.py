@@ -1,20 +1,36 @@
 """Versions of one kind go in, the one in force at an event time comes out; the only place that says when one starts.
 
 A version is in force from the later of two times: the signed `effective_at_ms`, and the log's own time when it was
-appended plus a fixed delay. So a worker that has read the log up to some time knows what is in force until the delay
-after it, whatever is appended next, and two workers never disagree at one T. The log's own time is the highest stamp
-of its accepted events: a pure function of the log. Only the first version of what nothing is decided without may start
-earlier: before it everything was denied.
+appended plus a fixed delay and the time that its content is given to be read in. So a worker that has read the log up
+to some time knows what is in force until the delay after it, whatever is appended next, and two workers never disagree
+at one T. The log's own time is the highest stamp of its accepted events: a pure function of the log. Only the first
+version of what nothing is decided without may start earlier: before it everything was denied.
 """
 
 from bisect import bisect_right
+from copy import copy
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Generic, Protocol, TypeVar
 
+from sluicegate.enforcer.policy_kinds import Kind
+
 DELAY_MS: Final = 500
+# About twice what reading takes beside a busy event loop, one core (`bench/switch.py`): nobody waits for it so.
+READ_PER_MS: Final = MappingProxyType({Kind.DIRECTORY: 500, Kind.BUNDLE: 100})  # bytes
+CONFORMED_PER_MS: Final = 5  # entities that a new bundle's schema is held against
 FOREVER_MS: Final = 1 << 62
 """Later than any event time: when stops expire."""
 V_ = TypeVar("V_")
+
+
+def reading_ms(kind: Kind, content_bytes: int, *, entities: int) -> int:
+    """How long after the delay content of that many bytes starts, so that every worker has read it before it counts.
+
+    `entities`: how many the directory holds that a bundle is to be held against.
+    """
+    conforming_ms = entities // CONFORMED_PER_MS if kind is Kind.BUNDLE else 0
+    return conforming_ms + (content_bytes // READ_PER_MS[kind] if kind in READ_PER_MS else 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +89,27 @@ class Timeline(Generic[V_]):
         """Every version that is not forgotten, oldest first."""
         return tuple(self._kept)
 
+    def fork(self) -> "Timeline[V_]":
+        """The same versions; what one of the two takes from now on, the other does not hold."""
+        other = copy(self)
+        other._kept = self._kept.copy()
+        return other
+
     def scheduled(
-        self, value: V_, *, version: int, effective_at_ms: int, expires_ms: int, log_ms: int, position: int
+        self,
+        value: V_,
+        *,
+        version: int,
+        effective_at_ms: int,
+        expires_ms: int,
+        log_ms: int,
+        position: int,
+        reading_ms: int = 0,
     ) -> Scheduled[V_]:
-        """The version as `add` would take it. `log_ms`: the log's own time with this event in it."""
-        earliest_ms = 0 if self._early and not self._kept else log_ms + DELAY_MS
+        """The version as `add` would take it. `log_ms`: the log's own time with this event in it; `reading_ms`: how
+        much later than the delay it may start.
+        """
+        earliest_ms = 0 if self._early and not self._kept else log_ms + DELAY_MS + reading_ms
         from_ms = max(effective_at_ms, earliest_ms, self._kept[-1].from_ms if self._kept else 0)
         return Scheduled(
             value=value,
@@ -100,7 +132,7 @@ class Timeline(Generic[V_]):
         found = bisect_right(self._kept, time_ms, key=_from_ms)
         return self._kept[found - 1] if found else None
 
-    def span(self, time_ms: int) -> "Span":
+    def span(self, time_ms: int) -> Span:
         """What is known of this kind around `time_ms` without its value."""
         found = bisect_right(self._kept, time_ms, key=_from_ms)
         now = self._kept[found - 1] if found else None

@@ -6,17 +6,17 @@ changes with the place in the log: a root or a roles version counts for everythi
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import replace
 from typing import Final, TypeVar
 
-from sluicegate.enforcer.access import Rules as Judging
 from sluicegate.enforcer.bundle import Bundle
 from sluicegate.enforcer.candidate import Candidates, NoShadow, Shadow
-from sluicegate.enforcer.credentials import Credentials
 from sluicegate.enforcer.directory_change import PSEUDO_TYPES, Change, DirectoryContent, read_content
 from sluicegate.enforcer.pairs import LoadedBundle, Loaders, Misfit, Pairs
-from sluicegate.enforcer.policy_kinds import Fault, Kind, delegated_role, directory_role
-from sluicegate.enforcer.schedule import FOREVER_MS, Line, Scheduled, Timeline
+from sluicegate.enforcer.policy_answers import Accepted, NotReady, Rejected, Rules
+from sluicegate.enforcer.policy_kinds import Event, Fault, Kind, delegated_role, directory_role, kind_of
+from sluicegate.enforcer.schedule import DELAY_MS, FOREVER_MS, Line, Scheduled, Timeline, reading_ms
 from sluicegate.enforcer.seal import StageKey
 from sluicegate.enforcer.stage_keys import InvalidKeys, check_succession, read_stage_keys
 from sluicegate.enforcer.stops import NO_STOPS, InvalidStops, Stop, Stops, read_stops
@@ -30,49 +30,17 @@ from sluicegate.enforcer.trust import (
     verify_roles,
     verify_root,
 )
-from sluicegate.schemas.codes import Code
 from sluicegate.schemas.errors import InvalidBundle, InvalidDirectory
-from sluicegate.schemas.events import DecisionMade, DirectoryChanged, PolicyPublished, PolicyVersion
+from sluicegate.schemas.events import DecisionMade, PolicyVersion
 from sluicegate.schemas.ids import Digest, KeyId
+
+__all__ = ["Accepted", "Event", "NotReady", "PolicyLog", "Rejected", "Rules"]
 
 VERSIONS_KEPT: Final = 64  # of a kind; event time that lags behind all of them is not decided
 CHANGES_KEPT: Final = 4096  # of directories and stops, which are many, and share what they did not change
-Event = PolicyPublished | DirectoryChanged
+EARLY: Final = frozenset({Kind.ROOT, Kind.KEYS, Kind.BUNDLE, Kind.DIRECTORY})
+"""Nothing is decided without these: the first version of each may be in force from before it was published."""
 V_ = TypeVar("V_")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted:
-    """A policy event that now counts."""
-
-    kind: Kind
-    version: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rejected:
-    """A policy event without effect, and why; the state is what it was before."""
-
-    code: Fault
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NotReady:
-    """No policy state is in force, or none that is known to be complete, and why: everything is denied."""
-
-    reason: str
-    code: Code = Code.POLICY_NOT_READY
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """The policy state at one event time: who judges, whose keys prove who asks, its exact version, the stops."""
-
-    judging: Judging
-    credentials: Credentials
-    version: PolicyVersion
-    stops: Stops = NO_STOPS
 
 
 class PolicyLog:
@@ -91,13 +59,37 @@ class PolicyLog:
         self._bundles: Timeline[LoadedBundle] = Timeline(kept_max=VERSIONS_KEPT, early=True)
         self._directories: Timeline[DirectoryContent] = Timeline(kept_max=CHANGES_KEPT, early=True)
         self._stops: Timeline[Stops] = Timeline(kept_max=CHANGES_KEPT)
-        held = (self._roots, self._roles, self._keys, self._bundles, self._directories, self._stops)
-        self._lines: Final[tuple[Line, ...]] = held
+        self._lines: tuple[Line, ...] = self._all_lines()
         self._versions: dict[Kind, tuple[int, int]] = {}
         self._candidates = Candidates(self._loaders)
-        self._position = -1
+        self._position = self._forked_at = -1
         self._log_ms = 0
         self._last: tuple[int, int, Rules] | None = None
+
+    def _all_lines(self) -> tuple[Line, ...]:
+        return (self._roots, self._roles, self._keys, self._bundles, self._directories, self._stops)
+
+    def fork(self) -> "PolicyLog":
+        """A log that has folded the same, for `fold` to go on with elsewhere; this one says what it said until it
+        adopts it. The two share what never changes, and memos.
+        """
+        other = copy(self)
+        other._roots, other._roles, other._keys = self._roots.fork(), self._roles.fork(), self._keys.fork()
+        other._bundles, other._directories = self._bundles.fork(), self._directories.fork()
+        other._stops, other._candidates, other._pairs = self._stops.fork(), self._candidates.fork(), self._pairs.fork()
+        other._versions = self._versions.copy()
+        other._lines, other._forked_at = other._all_lines(), self._position
+        return other
+
+    def adopt(self, fork: "PolicyLog") -> None:
+        """Becomes what `fork` has become; it is used no more.
+
+        Raises:
+            ValueError: this log was folded on meanwhile; a caller's bug.
+        """
+        if fork._forked_at != self._position:
+            raise ValueError(f"the fork was taken at offset {fork._forked_at}; the last is {self._position}")
+        self.__dict__.update(fork.__dict__)
 
     @property
     def position(self) -> int:
@@ -149,6 +141,10 @@ class PolicyLog:
         return self._directories.newest.value if self._directories.newest else None
 
     @property
+    def _entities(self) -> int:
+        return len(self.directory.entities) if self.directory else 0
+
+    @property
     def stops(self) -> Stops:
         """Everything stopped by what was folded, at once and not only from its time on: runner and redactor obey so."""
         return self._stops.newest.value if self._stops.newest else NO_STOPS
@@ -167,6 +163,15 @@ class PolicyLog:
             raise ValueError(f"offset {offset} was folded; the last is {self._position}")
         self._position = offset
 
+    def earliest_ms(self, event: Event, time_ms: int, *, next_: bool) -> int:
+        """Before which event time an event that is not folded yet changes nothing, whatever becomes of it. `next_`:
+        nothing stands between it and what is folded; `time_ms` as in `fold`.
+        """
+        kind, entities = kind_of(event), self._entities if next_ else 0
+        if kind in EARLY and not self.version_of(kind):
+            return 0
+        return max(self._log_ms, time_ms) + DELAY_MS + reading_ms(kind, len(event.content), entities=entities)
+
     def fold(self, offset: int, event: Event, time_ms: int) -> Accepted | Rejected:
         """Takes the next policy event; `time_ms` is the stamp of its record. Expiry counts against the log's own time.
 
@@ -174,7 +179,7 @@ class PolicyLog:
             ValueError: the offset is not above the last one; a caller's bug.
         """
         self.skip(offset)
-        kind = Kind.DIRECTORY if isinstance(event, DirectoryChanged) else Kind(event.kind.value)
+        kind = kind_of(event)
         log_ms = max(self._log_ms, time_ms)
         expires_ms = self._fold(kind, event, log_ms)
         if isinstance(expires_ms, Rejected):
@@ -248,16 +253,7 @@ class PolicyLog:
             return Rejected(code=root.fault, reason=root.reason)
         if event.content:
             return Rejected(code=Fault.MALFORMED, reason="a root carries no content")
-        self._roots.add(
-            self._roots.scheduled(
-                root,
-                version=root.version,
-                effective_at_ms=0,
-                expires_ms=root.expires_ms,
-                log_ms=log_ms,
-                position=self._position,
-            )
-        )
+        self._roots.add(self._scheduled(self._roots, root, root, log_ms))
         return root.expires_ms
 
     def _fold_roles(self, event: Event, root: TrustedRoot, log_ms: int) -> int | Rejected:
@@ -334,15 +330,19 @@ class PolicyLog:
         return trusted.expires_ms
 
     def _scheduled(
-        self, line: Timeline[V_], value: V_, trusted: TrustedContent | TrustedRoles, log_ms: int
+        self, line: Timeline[V_], value: V_, trusted: TrustedContent | TrustedRoles | TrustedRoot, log_ms: int
     ) -> Scheduled[V_]:
+        read_ms = 0
+        if isinstance(trusted, TrustedContent):
+            read_ms = reading_ms(trusted.kind, len(trusted.content), entities=self._entities)
         return line.scheduled(
             value,
             version=trusted.version,
-            effective_at_ms=trusted.effective_at_ms,
+            effective_at_ms=0 if isinstance(trusted, TrustedRoot) else trusted.effective_at_ms,
             expires_ms=trusted.expires_ms,
             log_ms=log_ms,
             position=self._position,
+            reading_ms=read_ms,
         )
 
     def at(self, time_ms: int) -> Rules | NotReady:

@@ -107,7 +107,7 @@ class FreshnessTail:
         if isinstance(found, Untrusted):
             self._refuse(record, found.fault)
             return
-        self._coverage.hear(found, position=self._policy.state.position, now_ms=self._now_ms())
+        self._coverage.hear(found, position=self._policy.position, now_ms=self._now_ms())
 
     def _refuse(self, record: Record, fault: str) -> None:
         self.refused += 1
@@ -122,7 +122,10 @@ class FreshnessTail:
         return self._task is not None and not self._task.done()
 
     def _at(self, time_ms: int) -> Cover:
-        return self._coverage.at(time_ms, position=self._policy.state.position, now_ms=self._now_ms())
+        cover = self._coverage.at(time_ms, position=self._policy.position, now_ms=self._now_ms())
+        # A log that is followed no more never settles; what is asked then is denied by the policy state.
+        waiting = self._policy.followed and not self._policy.settled(time_ms)
+        return Cover.WAITING if cover is Cover.COVERED and waiting else cover
 
     def may_decide(self, time_ms: int) -> bool:
         """Whether what is in force at T is known, or all is denied for want of it: else wait."""

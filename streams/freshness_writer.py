@@ -2,7 +2,7 @@
 the only place that appends to the freshness topic.
 
 Order of effects: the stamp of the own record before is known, then the end of the policy log is asked for, then it is
-folded up to there, then the promise is appended. The stamp of that record is the next one's.
+received up to there, then the promise is appended. The stamp of that record is the next one's.
 """
 
 import asyncio
@@ -104,13 +104,13 @@ class FreshnessWriter:
             Unavailable: the broker does not answer; call again.
             ConfigurationError: no root is published, it does not name our key, or the topic keeps its writers' stamps.
         """
-        await self._policy.reach_end(timeout_s=self._timeout_s)
+        await self._policy.receive_end(timeout_s=self._timeout_s)
         if not self._policy.followed:
             raise ConfigurationError("the policy log is followed no more: start the stage again")
         root = self._policy.state.root
         if root is None:
             raise ConfigurationError("no root of trust stands on the policy log: run `sluicegate publish`")
-        made = promise(position=self._policy.state.position, stamp_before_ms=self._stamp_ms)
+        made = promise(position=self._policy.position, stamp_before_ms=self._stamp_ms)
         clock_ms = self._clock_ms()
         value = sign_freshness(
             made, domain=self._domain, expires_ms=self._now_ms() + STALE_AFTER_MS, signer=self._signer_for(root)

@@ -12,6 +12,7 @@ from securesystemslib.signer import Signer as TufSigner  # type: ignore[attr-def
 
 from sluicegate.broker_access import broker_config
 from sluicegate.clock import StackClock
+from sluicegate.enforcer.policy_kinds import Kind
 from sluicegate.enforcer.seal import Signer, SigningKey, Verifier
 from sluicegate.enforcer.state import PolicyLog
 from sluicegate.enforcer.trust import TrustedRoot
@@ -65,6 +66,8 @@ class Process:
             broker,
             topic=self.topology.policy,
             state=PolicyLog(domain=self.installation.domain, root_digest=self.installation.root_digest()),
+            # Who promises that the log is whole needs to know only under which key.
+            kinds=frozenset({Kind.ROOT}) if stage == FRESHNESS else frozenset(Kind),
         )
         self.schema_ids: Mapping[int, str] = {}
         """Which of our schemas the registry knows under which id, as it said when the process started."""

@@ -47,16 +47,16 @@ class HeldBack(PolicyTail):
     holding = False
     held: tuple[Record, ...] = ()
 
-    def fold(self, record: Record) -> None:
+    def receive(self, record: Record) -> None:
         if self.holding:
             self.held = (*self.held, record)
         else:
-            super().fold(record)
+            super().receive(record)
 
     def let_go(self) -> None:
         self.holding = False
         for each in self.held:
-            super().fold(each)
+            super().receive(each)
 
 
 class House:

@@ -237,9 +237,31 @@ def test_rulings_are_cedars_own_before_and_after_a_change(data):
     changed = [put if each["uid"] == put["uid"] else each for each in entities]
     same = conform(read_content(content(changed)), bundle)
     assert dict(after.entries) == dict(same.entries)
-    follower = Decider(bundle, after, before=decider)
+    # The same as a whole directory, which is compared to the one before.
+    compared = conform(read_content(content(changed)), bundle, before=before)
+    assert dict(compared.entries) == dict(same.entries)
+    assert compared.touched == ({entity_uid(kind, name)} if changed != entities else set())
+    for directory in (after, compared):
+        follower = Decider(bundle, directory, before=decider)
+        for question in asked:
+            assert ruled(follower, question) == plain(bundle, changed, question)
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_rulings_asked_beforehand_are_cedars_own(data):
+    """A bundle that replaces another is asked what the other was asked, before anybody asks it."""
+    old, new = (bundle_of(data.draw(st.lists(POLICY, min_size=1, max_size=6))) for _ in range(2))
+    entities = data.draw(whole_company())
+    asked = data.draw(st.lists(questions(), min_size=2, max_size=6))
+    before = Decider(old, conform(read_content(content(entities)), old))
     for question in asked:
-        assert ruled(follower, question) == plain(bundle, changed, question)
+        ruled(before, question)
+    decider = Decider(new, conform(read_content(content(entities)), new))
+    decider.warm(before)
+    assert decider.remembered == before.remembered
+    for question in asked:
+        assert ruled(decider, question) == plain(new, entities, question)
 
 
 def test_the_drawn_questions_tell_things_apart():

@@ -200,6 +200,28 @@ def test_only_what_changed_is_made_anew(whole, heron):
     assert '"onLeave":false' in before.entries[ANA].text
 
 
+def test_a_whole_directory_is_compared_to_the_one_before(whole, heron):
+    before = conform(read_content(whole), heron.bundle)
+    put = {entity_uid("User", "ana.support"): user("ana.support", on_leave=True), entity_uid("User", "x"): user("x")}
+    document = json.loads(whole)
+    kept = [each for each in document["entities"] if entity_uid(*each["uid"].values()) not in put]
+    gone = entity_uid(*next(each for each in kept if each["uid"]["type"] == "User")["uid"].values())
+    kept = [each for each in kept if entity_uid(*each["uid"].values()) != gone]
+    content = read_content(json.dumps({**document, "entities": [*kept, *put.values()]}).encode())
+    after = conform(content, heron.bundle, before=before)
+    assert after.entries == conform(content, heron.bundle).entries
+    assert (after.touched, after.origin) == ({*put, gone}, before.digest)
+    assert after.entries[EVA] is before.entries[EVA]
+    # What is wrong is said in the same words, whichever the worker read before.
+    wrong = read_content(json.dumps({**document, "entities": [*document["entities"], user("y", role="no")]}).encode())
+    texts = set()
+    for earlier in (before, after, None):
+        with pytest.raises(InvalidDirectory) as caught:
+            conform(wrong, heron.bundle, before=earlier)
+        texts.add(str(caught.value))
+    assert len(texts) == 1
+
+
 def test_a_changed_entity_is_decided_anew_and_others_are_remembered(whole, heron):
     before = conform(read_content(whole), heron.bundle)
     decider = Decider(heron.bundle, before)
