@@ -13,7 +13,7 @@ secret() {
   [[ -e secrets/$1 ]] || head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n' >"secrets/$1"
 }
 
-for user in admin main.publisher main.enforcer main.freshness main.runner main.redactor main.delivery main.sink helpdesk-app; do
+for user in admin main.publisher main.enforcer main.freshness main.runner main.redactor main.delivery main.shadow main.sink helpdesk-app; do
   secret "kafka.$user"
 done
 for user in admin sink auditor; do
@@ -27,7 +27,7 @@ chmod 644 secrets/clickhouse-admin.xml
 for key in publisher freshness; do
   [[ -e secrets/keys/$key.pem ]] || keys secrets/keys "$key"
 done
-for stage in enforcer runner redactor; do
+for stage in enforcer runner redactor shadow; do
   [[ -e secrets/keys/stage-$stage.pem ]] || keys secrets/keys stage "$stage"
 done
 if [[ ! -e secrets/keys/root.json ]]; then

@@ -80,7 +80,7 @@ class Candidates:
         if found is None or found.value.content == NOTHING:
             return NoShadow(reason="no candidate stands")
         if time_ms >= found.expires_ms:
-            return NoShadow(reason="the candidate has expired; start it again", standing=True)
+            return NoShadow(reason="the candidate has expired; start it again")
         if directory is None or time_ms >= directory.expires_ms:
             return NoShadow(reason="no directory is in force", standing=True)
         bundle = self._bundle(found)
@@ -100,6 +100,14 @@ class Candidates:
         if isinstance(judging, Misfit):
             return NoShadow(reason=f"{Kind.SHADOW}: {judging.reason}", standing=True)
         return Shadow(judging=judging, version=found.version, digest=bundle.digest)
+
+    def over(self, time_ms: int) -> bool:
+        """Whether nothing stands at `time_ms` or at any later time, by what was added so far."""
+        newest = self._line.newest
+        if newest is None:
+            return True
+        ended = newest.value.content == NOTHING and time_ms >= newest.from_ms
+        return ended or time_ms >= max(newest.from_ms, newest.expires_ms)
 
     def _bundle(self, found: Scheduled[TrustedContent]) -> LoadedBundle | NoShadow:
         if found.version not in self._loaded:

@@ -13,7 +13,6 @@ The outcome holds names, codes and digests: no text of a request, a prompt or an
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from hashlib import sha256
 from typing import Final
 
@@ -29,28 +28,10 @@ from sluicegate.schemas.ids import Digest, PolicyId
 from sluicegate.schemas.meanings import MEANINGS
 from sluicegate.schemas.reading import read_request
 from sluicegate.schemas.records import Record
+from sluicegate.schemas.shadow_events import Difference, Said
 
 FIRST_CHECK: Final = 4
 LAST_CHECK: Final = 7
-
-
-class Difference(StrEnum):
-    """How the candidate differs; see above."""
-
-    SAME = "same"
-    TIGHTENED = "tightened"
-    LOOSENED = "loosened"
-    OTHER = "other"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
-    """One of the two answers. `obligations`: digest of their names and values, whichever policies they come from."""
-
-    verdict: Verdict
-    code: Code
-    determining: tuple[str, ...]
-    obligations: Digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,19 +62,21 @@ class NotShadowed:
 
 
 def shadow_decide(
-    record: Record, decision: DecisionMade, shadow: Shadow | NoShadow, *, schema_ids: Mapping[int, str]
+    record: Record | None, decision: DecisionMade, shadow: Shadow | NoShadow, *, schema_ids: Mapping[int, str]
 ) -> ShadowOutcome | NotShadowed:
     """What `shadow`, as `PolicyLog.shadow_at(decision.time_ms)` gave it, says of the request in `record`.
 
     `decision` must be effective, and that of this record; anything else is refused, as is a request that the gate
-    ended before check 4, where no bundle was asked. `schema_ids`: as the gate's.
+    ended before check 4, where no bundle was asked. `record`: None where its log keeps it no more; `schema_ids`: as the
+    gate's.
     """
     if isinstance(shadow, NoShadow):
         return NotShadowed(decision_id=decision.decision_id, reason=shadow.reason, failed=shadow.standing)
     policy, identity = decision.policy, decision.identity
-    asked = decision.code is Code.OK or FIRST_CHECK <= MEANINGS[decision.code].check <= LAST_CHECK
-    if policy is None or identity is None or not asked:
+    if policy is None or identity is None or not asks_a_bundle(decision):
         return NotShadowed(decision_id=decision.decision_id, reason="no bundle was asked")
+    if record is None:
+        return NotShadowed(decision_id=decision.decision_id, reason="the request is kept no more", failed=True)
     same_source = decision.source.offset == record.offset and decision.source.digest == source_digest(
         record.key, record.value
     )
@@ -116,6 +99,11 @@ def shadow_decide(
         difference=_difference(decision, again),
         newly_readable=newly_readable,
     )
+
+
+def asks_a_bundle(decision: DecisionMade) -> bool:
+    """Whether the gate came as far as check 4."""
+    return decision.code is Code.OK or FIRST_CHECK <= MEANINGS[decision.code].check <= LAST_CHECK
 
 
 def _request(record: Record, schema_ids: Mapping[int, str]) -> RequestSubmitted | None:

@@ -15,7 +15,9 @@ from sluicegate.enforcer.seal import StageKey
 from sluicegate.schemas.ids import KeyId
 from sluicegate.schemas.strict_json import NotStrict, decode_base64url, encode_base64url, loads_object
 
-STAGES: Final = frozenset({"enforcer", "runner", "redactor"})
+STAGES: Final = frozenset({"enforcer", "runner", "redactor", "shadow"})
+OPTIONAL: Final = frozenset({"shadow"})
+"""Stages that an installation does well without."""
 KEYS_MAX: Final = 1024
 PUBLIC_KEY_BYTES: Final = 32
 TIME_MS_MAX: Final = 1 << 50

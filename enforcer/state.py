@@ -61,7 +61,7 @@ class PolicyLog:
         self._stops: Timeline[Stops] = Timeline(kept_max=CHANGES_KEPT)
         self._lines: tuple[Line, ...] = self._all_lines()
         self._versions: dict[Kind, tuple[int, int]] = {}
-        self._candidates = Candidates(self._loaders)
+        self.candidates = Candidates(self._loaders)
         self._position = self._forked_at = -1
         self._log_ms = 0
         self._last: tuple[int, int, Rules] | None = None
@@ -76,7 +76,7 @@ class PolicyLog:
         other = copy(self)
         other._roots, other._roles, other._keys = self._roots.fork(), self._roles.fork(), self._keys.fork()
         other._bundles, other._directories = self._bundles.fork(), self._directories.fork()
-        other._stops, other._candidates, other._pairs = self._stops.fork(), self._candidates.fork(), self._pairs.fork()
+        other._stops, other.candidates, other._pairs = self._stops.fork(), self.candidates.fork(), self._pairs.fork()
         other._versions = self._versions.copy()
         other._lines, other._forked_at = other._all_lines(), self._position
         return other
@@ -229,7 +229,7 @@ class PolicyLog:
                     start = replace(trusted, effective_at_ms=0, expires_ms=FOREVER_MS)
                     self._stops.add(self._scheduled(self._stops, stops, start, log_ms))
                 case Kind.SHADOW:
-                    if not self._candidates.add(trusted, log_ms=log_ms, position=self._position):
+                    if not self.candidates.add(trusted, log_ms=log_ms, position=self._position):
                         return _backdated(kind)
         except (InvalidKeys, InvalidStops) as error:
             return Rejected(code=Fault.INVALID, reason=str(error))
@@ -384,7 +384,7 @@ class PolicyLog:
 
     def shadow_at(self, time_ms: int) -> Shadow | NoShadow:
         """What decides in shadow at `time_ms`; nothing that `at` says rests on it."""
-        return self._candidates.at(time_ms, self._directories.at(time_ms))
+        return self.candidates.at(time_ms, self._directories.at(time_ms))
 
     def _prepare(self) -> None:
         """Builds now what the newest versions will be asked for, so that no request waits for it."""

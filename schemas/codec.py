@@ -30,6 +30,7 @@ from sluicegate.schemas.events import (
     SliceSeal,
     SliceStatement,
 )
+from sluicegate.schemas.shadow_events import ShadowDecided
 
 SINGLE_OBJECT: Final = b"\xc3\x01"
 CONFLUENT: Final = b"\x00"
@@ -39,13 +40,14 @@ LATEST: Final[Mapping[type[object], str]] = {
     DecisionMade: "DecisionMade.v1",
     GenerationFinished: "GenerationFinished.v1",
     ReleaseMade: "ReleaseMade.v1",
+    ShadowDecided: "ShadowDecided.v1",
     PolicyPublished: "PolicyPublished.v2",
     DirectoryChanged: "DirectoryChanged.v1",
     SliceStatement: "SliceStatement.v1",
     SliceSeal: "SliceSeal.v1",
 }
 Schema = dict[str, object]
-E_ = TypeVar("E_", bound=Encodable)
+E_ = TypeVar("E_", bound=Encodable | ShadowDecided)
 
 
 def _avro_files() -> dict[str, Schema]:
@@ -89,7 +91,7 @@ def _parsed(name: str) -> Schema:
     return cast(Schema, fastavro.parse_schema(schema(name)))
 
 
-def encode(event: Encodable, *, schema_id: int | None = None) -> bytes:
+def encode(event: Encodable | ShadowDecided, *, schema_id: int | None = None) -> bytes:
     """The event under the latest version of its schema: in Confluent framing where `schema_id` says under which id a
     registry knows that version, else in single-object encoding.
 

@@ -41,7 +41,7 @@ from sluicegate.schemas.errors import ConfigurationError, SluicegateError, Unava
 vars(client_options).setdefault("pd", None)
 
 DATABASE: Final = "sluicegate"
-TABLE_FILES: Final = ("requests.sql", "decisions.sql", "generations.sql", "releases.sql", "policy.sql")
+TABLE_FILES: Final = ("requests.sql", "decisions.sql", "generations.sql", "releases.sql", "policy.sql", "shadow.sql")
 AUDITOR_ROWS_MAX: Final = 10_000
 # What an auditor's question may cost, and how its answer is written.
 AUDITOR_SETTINGS: Final[Mapping[str, str | int]] = {

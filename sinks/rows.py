@@ -25,6 +25,7 @@ from sluicegate.schemas.events import (
 )
 from sluicegate.schemas.reading import CONTENT_TYPE, read_request, read_request_value
 from sluicegate.schemas.records import Record
+from sluicegate.schemas.shadow_events import Said, ShadowDecided
 
 # An access token is a credential for as long as it lives; the spent proof is worth nothing any more and stays.
 DROPPED_HEADERS: Final = frozenset({"sg-token"})
@@ -43,6 +44,7 @@ class Table(StrEnum):
     GENERATIONS = "generations"
     RELEASES = "releases"
     POLICY = "policy"
+    SHADOW = "shadow"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,10 +190,24 @@ def _policy(record: Record, ids: SchemaIds) -> Columns:
     }
 
 
+def _shadow(record: Record, ids: SchemaIds) -> Columns:
+    event = decode(record.value, ShadowDecided, ids=ids)
+    plain = _plain(event)
+    for group in ("source", "time_ms", "active", "shadow"):
+        del plain[group]
+    plain |= _source(event.source) | {"time": event.time_ms, "difference": plain["difference"] or ""}
+    return plain | _said("active", event.active) | _said("shadow", event.shadow)
+
+
+def _said(who: str, said: Said | None) -> Columns:
+    return {} if said is None else {f"{who}_{name}": value for name, value in _plain(said).items()}
+
+
 _TYPED: Final[Mapping[Table, Callable[[Record, SchemaIds], Columns]]] = {
     Table.REQUESTS: _request,
     Table.DECISIONS: _decision,
     Table.GENERATIONS: _generation,
     Table.RELEASES: _release,
     Table.POLICY: _policy,
+    Table.SHADOW: _shadow,
 }

@@ -27,6 +27,7 @@ from sluicegate.schemas import codec
 from sluicegate.schemas.errors import ContinuityError, Unavailable
 from sluicegate.schemas.events import DecisionMade, ReleaseMade, Source
 from sluicegate.schemas.records import Record, Unsent
+from sluicegate.schemas.shadow_events import ShadowDecided
 from sluicegate.streams.ports import Log, PolicyCurrent, always_covered, always_current
 from sluicegate.streams.read_back import VERIFIED_BEFORE_YIELD, find_fold_start
 
@@ -47,7 +48,8 @@ class Lane:
     `may_append`: whether the partition is still held, asked before each append. `clock_ms`: see `Stage.decide`.
     `schema_ids`: which schema a registry knows under which id, where outputs come in its framing.
     `may_decide`: whether everything is known that can be in force at an event time, or all is denied for want of it; a
-    slice waits for that.
+    slice waits for that. `passes_deleted`: whether what retention took of the input before it was answered is passed
+    as a hole, which only suits a stage that nobody waits for; else it is a broken log.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class Lane:
         verifier: Verifier,
         signer: Signer,
         source_topic: str,
-        output: type[DecisionMade | ReleaseMade],
+        output: type[DecisionMade | ReleaseMade | ShadowDecided],
         slice_bytes_max: int,
         may_append: Callable[[], bool],
         clock_ms: Callable[[], int | None] = lambda: None,
@@ -66,15 +68,17 @@ class Lane:
         schema_ids: Mapping[int, str] | None = None,
         policy_current: PolicyCurrent = always_current,
         may_decide: Callable[[int], bool] = always_covered,
+        passes_deleted: bool = False,
     ) -> None:
         self._broker = broker
         self._policy_current = policy_current
         self._may_decide = may_decide
+        self._passes_deleted = passes_deleted
         self._stage = stage
         self._verifier = verifier
         self._signer = signer
         self._source_topic = source_topic
-        self._output: type[DecisionMade | ReleaseMade] = output
+        self._output: type[DecisionMade | ReleaseMade | ShadowDecided] = output
         self._slice_bytes_max = slice_bytes_max
         self._may_append = may_append
         self._schema_ids = schema_ids or {}
@@ -98,6 +102,11 @@ class Lane:
         if self._log is None or self._log.source_next is None:
             raise RuntimeError("a lane is recovered before it is used")
         return self._log.source_next
+
+    @property
+    def time_ms(self) -> int:
+        """Event time T of the last effective output; 0 before the first."""
+        return 0 if self._log is None else self._log.time_ms
 
     @property
     def void_count(self) -> int:
@@ -146,13 +155,14 @@ class Lane:
         partition = self._verifier.place.partition
         start = await self._broker.start_offset(self._source_topic, partition)
         end = await self._broker.end_offset(self._source_topic, partition)
-        return end if start == end else None
+        return start if start == end or self._passes_deleted else None
 
     async def _check_source(self) -> None:
         partition = self._verifier.place.partition
         start = await self._broker.start_offset(self._source_topic, partition)
         end = await self._broker.end_offset(self._source_topic, partition)
-        if not start <= self.frontier <= end:
+        lost = self.frontier < start and not self._passes_deleted
+        if lost or self.frontier > end:
             raise ContinuityError(
                 f"`{self._source_topic}`/{partition} holds {start} to {end}, but the next to be answered is "
                 f"{self.frontier}: it was cut or recreated; take a new epoch"

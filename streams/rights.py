@@ -19,6 +19,7 @@ from sluicegate.streams.topology import (
     REDACTOR,
     REPLIES,
     RUNNER,
+    SHADOW,
     STAGES,
     TABLE,
     Topology,
@@ -27,7 +28,7 @@ from sluicegate.streams.topology import (
 ADMIN: Final = "admin"
 """Whoever runs `topics apply` without being a super user of the broker; it gets nothing from the table."""
 ROLES: Final = (*STAGES, PUBLISHER, ADMIN)
-GROUPED: Final = (ENFORCER, RUNNER, REDACTOR, DELIVERY)
+GROUPED: Final = (ENFORCER, RUNNER, REDACTOR, DELIVERY, SHADOW)
 """The stages whose workers share partitions in a consumer group; the others share none."""
 EVERYBODY: Final = "User:*"
 ANYWHERE: Final = "*"

@@ -15,12 +15,13 @@ FRESHNESS: Final = "freshness"
 RUNNER: Final = "runner"
 REDACTOR: Final = "redactor"
 DELIVERY: Final = "delivery"
+SHADOW: Final = "shadow"
 SINK: Final = "sink"
 PRODUCERS: Final = "producers"
 PUBLISHER: Final = "publisher"
 APPLICATION: Final = "application"
 """One application: what it may read is its own reply topic, and the refusals that name nobody."""
-STAGES: Final = (ENFORCER, FRESHNESS, RUNNER, REDACTOR, DELIVERY, SINK)
+STAGES: Final = (ENFORCER, FRESHNESS, RUNNER, REDACTOR, DELIVERY, SHADOW, SINK)
 BATCH_OVERHEAD_BYTES: Final = 64 * 1024
 SHORT_MS: Final = 3_600_000
 """Freshness is of no use after a minute; an hour of it is left for whoever looks what happened."""
@@ -39,6 +40,7 @@ SEALED: Final[Mapping[str, Sealed]] = {
     ENFORCER: Sealed(topic="decisions", event="decision", source="requests"),
     RUNNER: Sealed(topic="generations", event="generation", source="decisions"),
     REDACTOR: Sealed(topic="releases", event="release", source="generations"),
+    SHADOW: Sealed(topic="shadow", event="shadow", source="decisions"),
 }
 
 
@@ -73,7 +75,7 @@ class TopicRow:
 _ALL: Final = frozenset(STAGES)
 # Each topic has exactly one writer. Event time is the broker's where anything is decided by it.
 TABLE: Final[tuple[TopicRow, ...]] = (
-    TopicRow(name="requests", writer=PRODUCERS, readers=frozenset({ENFORCER, SINK}), stamp=Stamp.BROKER),
+    TopicRow(name="requests", writer=PRODUCERS, readers=frozenset({ENFORCER, SHADOW, SINK}), stamp=Stamp.BROKER),
     # Everybody who starts later folds the policy log from its first record.
     TopicRow(
         name="policy",
@@ -92,9 +94,11 @@ TABLE: Final[tuple[TopicRow, ...]] = (
         retention=Retention.SHORT,
         stamp=Stamp.BROKER,
     ),
-    TopicRow(name="decisions", writer=ENFORCER, readers=frozenset({ENFORCER, RUNNER, REDACTOR, SINK})),
+    TopicRow(name="decisions", writer=ENFORCER, readers=frozenset({ENFORCER, RUNNER, REDACTOR, SHADOW, SINK})),
     TopicRow(name="generations", writer=RUNNER, readers=frozenset({RUNNER, REDACTOR, SINK})),
     TopicRow(name="releases", writer=REDACTOR, readers=frozenset({REDACTOR, DELIVERY, SINK})),
+    # What a candidate would have said: whoever decides, generates or releases never sees it.
+    TopicRow(name="shadow", writer=SHADOW, readers=frozenset({SHADOW, SINK, PUBLISHER})),
     # Releases of requests whose sender nobody could prove: a place and a code, for every application to read.
     TopicRow(name="refusals", writer=DELIVERY, readers=frozenset({DELIVERY, APPLICATION}), retention=Retention.REPLY),
 )
@@ -149,6 +153,11 @@ class Topology:
     def releases(self) -> str:
         """What requesters may see."""
         return self.topic("releases")
+
+    @property
+    def shadow(self) -> str:
+        """What a candidate bundle would have said (restricted)."""
+        return self.topic("shadow")
 
     @property
     def policy(self) -> str:

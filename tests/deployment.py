@@ -18,7 +18,7 @@ from sluicegate.settings import Settings, load_settings
 from sluicegate.streams.topology import FRESHNESS
 
 POLICIES = Path(__file__).resolve().parent.parent / "policies"
-SEALING = ("enforcer", "runner", "redactor")
+SEALING = ("enforcer", "runner", "redactor", "shadow")
 COMMAND = (sys.executable, "-P", "-m", "sluicegate")
 KILL_LIMIT_S = 15.0
 

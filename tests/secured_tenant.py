@@ -19,7 +19,7 @@ from sluicegate.streams.topology import Topology
 from sluicegate.topics import Applications, apply, examine, read_applications, realm_of
 
 HELPDESK, TRIAGE, ROGUE = "helpdesk-app", "nightly-triage", "rogue-app"
-STAGES = ("enforcer", "freshness", "runner", "redactor", "delivery", "sink")
+STAGES = ("enforcer", "freshness", "runner", "redactor", "delivery", "shadow", "sink")
 PUBLISHER = "publisher"
 REPLIES = {HELPDESK: "helpdesk", TRIAGE: "triage"}
 SETTLE_S = 10.0

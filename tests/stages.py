@@ -20,9 +20,9 @@ from sluicegate.schemas.events import (
 from sluicegate.schemas.ids import KeyId
 from sluicegate.schemas.records import Unsent
 
-STAGES = ("enforcer", "runner", "redactor")
-EVENTS = {"enforcer": "decision", "runner": "generation", "redactor": "release"}
-TOPICS = {"enforcer": "t.decisions", "runner": "t.generations", "redactor": "t.releases"}
+STAGES = ("enforcer", "runner", "redactor", "shadow")
+EVENTS = {"enforcer": "decision", "runner": "generation", "redactor": "release", "shadow": "shadow"}
+TOPICS = {"enforcer": "t.decisions", "runner": "t.generations", "redactor": "t.releases", "shadow": "t.shadow"}
 PRIVATE = {stage: Ed25519PrivateKey.from_private_bytes(bytes([n + 1]) * 32) for n, stage in enumerate(STAGES)}
 KEYS = {
     KeyId(stage): StageKey(

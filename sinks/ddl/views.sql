@@ -140,6 +140,9 @@ FROM (
     UNION ALL
     SELECT 'policy', epoch, toString(topic), partition, offset, timestamp, undecodable, effective, value, key, headers
     FROM policy WHERE undecodable IS NOT NULL
+    UNION ALL
+    SELECT 'shadow', epoch, toString(topic), partition, offset, timestamp, undecodable, effective, value, key, headers
+    FROM shadow WHERE undecodable IS NOT NULL
 ) AS x
 LEFT JOIN (
     SELECT epoch, partition, source_offset, toNullable(decision_id) AS decision_id, toNullable(toString(code)) AS code
@@ -155,8 +158,28 @@ FROM (
     UNION ALL SELECT 'generations', epoch, partition, offset, timestamp, void_reason, generation_id, value FROM generations WHERE effective = 0
     UNION ALL SELECT 'releases', epoch, partition, offset, timestamp, void_reason, release_id, value FROM releases WHERE effective = 0
     UNION ALL SELECT 'policy', epoch, partition, offset, timestamp, void_reason, toString(kind), value FROM policy WHERE effective = 0
+    UNION ALL SELECT 'shadow', epoch, partition, offset, timestamp, void_reason, ifNull(decision_id, ''), value FROM shadow WHERE effective = 0
 )
 COMMENT 'Records without effect: forged, replayed or late ones, and why; their ids are claims';
+
+CREATE OR REPLACE VIEW shadow_outcomes AS
+SELECT
+    s.epoch AS epoch, s.partition AS partition, s.offset AS offset, s.source_offset AS decision_offset, s.status AS status,
+    s.reason AS reason, s.decision_id AS decision_id, s.request_id AS request_id, s.time AS time, s.bundle_digest AS bundle_digest,
+    s.candidate_digest AS candidate_digest, s.candidate_version AS candidate_version, s.difference AS difference,
+    s.active_verdict AS active_verdict, s.active_code AS active_code, s.active_determining AS active_policies,
+    s.shadow_verdict AS shadow_verdict, s.shadow_code AS shadow_code, s.shadow_determining AS shadow_policies,
+    s.newly_readable AS newly_readable, d.principal AS principal, d.actor AS actor, d.model AS model, d.purpose AS purpose, r.roles AS roles,
+    if(d.decision_id = '', NULL, d.decision_id = s.decision_id AND (s.status != 'DECIDED' OR (ifNull(d.bundle_digest, '') = ifNull(s.bundle_digest, '')
+        AND d.verdict = s.active_verdict AND d.code = s.active_code AND d.determining = s.active_determining))) AS as_decided
+FROM (SELECT * FROM shadow WHERE effective = 1 AND status != 'PASSED') AS s
+LEFT JOIN (
+    SELECT epoch, partition, offset, decision_id, principal, actor, model, purpose, bundle_digest, directory_digest,
+           toString(verdict) AS verdict, toString(code) AS code, determining
+    FROM decisions WHERE effective = 1
+) AS d ON d.epoch = s.epoch AND d.partition = s.partition AND d.offset = s.source_offset
+LEFT JOIN roles AS r ON r.directory_digest = d.directory_digest AND r.principal = d.principal
+COMMENT 'What a candidate would have said of each decision made while it stood; as_decided: whether it quotes the decision rightly; null where that has not landed';
 
 CREATE OR REPLACE VIEW inferences_without_one_allow AS
 SELECT

@@ -96,6 +96,11 @@ class Home:
         return self.root / "kafka"
 
     @property
+    def shadow_wanted(self) -> Path:
+        """There while a candidate was started from here and not stopped: the stack runs the shadow stage then."""
+        return self.root / "shadow.wanted"
+
+    @property
     def run(self) -> Path:
         """Lock, state and sockets of what runs."""
         return self.root / "run"

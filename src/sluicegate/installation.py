@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from securesystemslib.signer import Key  # type: ignore[attr-defined]
 
 from sluicegate.enforcer.seal import Signer, SigningKey, StageKey
-from sluicegate.enforcer.stage_keys import STAGES, stage_keys_content
+from sluicegate.enforcer.stage_keys import OPTIONAL, STAGES, stage_keys_content
 from sluicegate.enforcer.trust import Domain, digest_of
 from sluicegate.enforcer.trust_make import make_root
 from sluicegate.home import Home
@@ -149,7 +149,7 @@ class Installation:
                     found[key_id] = StageKey(
                         key_id=key_id, stage=stage, public=public, not_before_ms=0, revoked_at_ms=None
                     )
-            if not any(key.stage == stage for key in found.values()):
+            if stage not in OPTIONAL and not any(key.stage == stage for key in found.values()):
                 raise ConfigurationError(
                     f"no key of the {stage} is known: run `sluicegate keys new stage {stage}` on its host and put the "
                     f"file `stage-{stage}{PUBLIC}` that it makes into `{self.keys.path}`"

@@ -191,6 +191,33 @@ class PolicyWriter:
         self._write({**self._remembered(), STANDING: {"content": stops_content(standing).decode() if standing else ""}})
         return version
 
+    @property
+    def shadowed(self) -> bool:
+        """Whether a candidate stands, or is to."""
+        return not self._state.candidates.over(self.now_ms())
+
+    async def change_shadow(
+        self, content: bytes, *, expires_ms: int = EXPIRES_MS, signers: Sequence[Signer] = ()
+    ) -> int:
+        """Publishes a candidate, or with no content the end of one, and returns its version. `signers`: who signs, else
+        the publisher.
+
+        Raises:
+            InvalidBundle: the stages would reject it; nothing was appended.
+            ConfigurationError: the publisher's key is missing.
+        """
+        remembered = self._remembered().get(Kind.SHADOW.value, {})
+        version = max(self._state.version_of(Kind.SHADOW), int(remembered.get("version", 0))) + 1
+        await self._publish(
+            Kind.SHADOW,
+            content,
+            version=version,
+            effective_at_ms=self.now_ms(),
+            expires_ms=expires_ms,
+            signers=signers,
+        )
+        return version
+
     async def restore_stops(self) -> None:
         """Stops again what stood when the log was last written: one that is begun anew has forgotten it.
 
@@ -202,7 +229,14 @@ class PolicyWriter:
             await self.change_stops(Kind.STOP, read_stops(content.encode()))
 
     async def _publish(
-        self, kind: Kind, content: bytes, *, version: int, effective_at_ms: int, signers: Sequence[Signer] = ()
+        self,
+        kind: Kind,
+        content: bytes,
+        *,
+        version: int,
+        effective_at_ms: int,
+        expires_ms: int = EXPIRES_MS,
+        signers: Sequence[Signer] = (),
     ) -> None:
         metadata = sign_targets(
             kind,
@@ -210,7 +244,7 @@ class PolicyWriter:
             domain=self._installation.domain,
             version=version,
             effective_at_ms=effective_at_ms,
-            expires_ms=EXPIRES_MS,
+            expires_ms=expires_ms,
             signers=signers or (self._publisher or signer_of(self._installation.keys.publisher()),),
         )
         self._remember(kind, version, digest_of(content))

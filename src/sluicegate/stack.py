@@ -23,7 +23,7 @@ from sluicegate.home import ChildState, Home, StackState
 from sluicegate.kafka_node import start_kafka
 from sluicegate.schemas.errors import ConfigurationError, InvalidBundle, InvalidDirectory, SluicegateError
 from sluicegate.settings import GIVEN, Settings
-from sluicegate.supervisor import BROKER, STAGES, Supervisor
+from sluicegate.supervisor import BROKER, RUNNABLE, SHADOW, STAGES, Supervisor
 
 # What the status line calls a stage.
 LABELS = {
@@ -36,6 +36,8 @@ LABELS = {
 }
 DIGEST_LENGTH = len("sha256:4be1")
 DEBOUNCE_MS = 200
+SHADOW_POLL_S = 0.5
+SHADOW_PAUSE_S = 5.0
 PROBLEMS_MAX = 20
 
 logger = logging.getLogger(__name__)
@@ -128,9 +130,30 @@ class Stack:
             self._piece(" ".join(word for word in (LABELS[name], child.detail, "ok") if word))
         self._end_line()
         ready()
-        if watch:
-            await self._publish_edits(settings)
-        await asyncio.Event().wait()
+        shadow = asyncio.create_task(
+            self._shadow_when_wanted(programs[SHADOW], ready_timeout_s=settings.ready_timeout_s)
+        )
+        try:
+            if watch:
+                await self._publish_edits(settings)
+            await asyncio.Event().wait()
+        finally:
+            shadow.cancel()
+
+    async def _shadow_when_wanted(self, program: Program, *, ready_timeout_s: float) -> None:
+        """Runs the shadow stage from the first candidate on, and again where it ended: nothing else notices either."""
+        while True:
+            if self._home.shadow_wanted.exists() and not self._supervisor.runs(SHADOW):
+                await self._supervisor.start(program, ready_timeout_s=ready_timeout_s)
+                ready = asyncio.create_task(self._supervisor.until_ready(SHADOW))
+                while self._supervisor.runs(SHADOW) and not ready.done():
+                    await asyncio.wait({ready}, timeout=SHADOW_POLL_S)
+                ready.cancel()
+                (found,) = await asyncio.gather(ready, return_exceptions=True)
+                if isinstance(found, SluicegateError):
+                    logger.error("shadow is not ready", extra={"why": str(found)})
+                await asyncio.sleep(SHADOW_PAUSE_S)
+            await asyncio.sleep(SHADOW_POLL_S)
 
     async def _start_broker(self) -> Settings:
         settings = self._settings
@@ -151,6 +174,8 @@ class Stack:
             epoch = home.epoch_labelled(started.label) if started.label else home.raise_epoch()
             settings = settings.attached(bootstrap=started.bootstrap, epoch=epoch)
             self._update(bootstrap=settings.bootstrap, epoch=epoch, broker=settings.broker)
+            if started.fresh:
+                home.shadow_wanted.unlink(missing_ok=True)  # the candidate went with its log
             if started.fresh and epoch > 1:
                 what = "Apache Kafka starts with an empty log" if started.label else "the embedded broker starts anew"
                 self._say(f"  {what}: epoch {epoch} ")
@@ -217,8 +242,8 @@ class Stack:
             self._say("\n")
 
     def _children_changed(self, children: tuple[ChildState, ...]) -> None:
-        # Once one has stopped the stack takes no requests any more.
-        ready = self._state.ready and all(child.state == "ready" for child in children)
+        # Once one has stopped the stack takes no requests any more; the shadow takes none.
+        ready = self._state.ready and all(child.state == "ready" for child in children if child.name != SHADOW)
         self._update(children=children, ready=ready)
 
     def _update(self, **changes: object) -> None:
@@ -237,7 +262,7 @@ def stage_programs(settings: Settings, home: Home) -> dict[str, Program]:
             environment=environment,
             log=home.log_file(name),
         )
-        for name in STAGES
+        for name in RUNNABLE
     }
 
 

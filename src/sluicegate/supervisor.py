@@ -20,8 +20,11 @@ from sluicegate.settings import PREFIX
 
 BROKER = "broker"
 STAGES = ("enforcer", "freshness", "runner", "redactor", "delivery", "sink")
+SHADOW = "shadow"
+"""The one that nothing waits for: it may be started later, and its end ends nothing."""
+RUNNABLE = (*STAGES[:-1], SHADOW, STAGES[-1])
 # The stages in the order of the work, then what all of them stand on.
-STOP_ORDER = (*STAGES, BROKER)
+STOP_ORDER = (*RUNNABLE, BROKER)
 BLAME_S = 0.3
 LINE_BYTES_MAX = 4096
 
@@ -132,6 +135,10 @@ class Supervisor:
         self._take(child, "starting")
         self._ready[child.name] = asyncio.create_task(self._hear(child, reader, ready_timeout_s))
 
+    def runs(self, name: str) -> bool:
+        """Whether the stage `name` was started and has not ended."""
+        return name in self._states and self._states[name].state != "stopped"
+
     async def until_ready(self, name: str) -> ChildState:
         """Wait until the stage `name`, started before, reports ready; return its state.
 
@@ -172,8 +179,9 @@ class Supervisor:
         self._tell(child, "stopped")
         if not self._stopping:
             logger.error("a process died", extra={"stage": child.name, "exit_code": code})
-            self._dead.append(child)
-            self._died.set()
+            if child.name != SHADOW:
+                self._dead.append(child)
+                self._died.set()
 
     def _tell(self, child: Child, state: str, detail: str = "") -> None:
         self._states[child.name] = ChildState(name=child.name, pid=child.pid, state=state, detail=detail)

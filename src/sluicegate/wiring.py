@@ -15,6 +15,7 @@ from sluicegate.enforcer.gate import Gate, GateConfig
 from sluicegate.enforcer.identity import proof_audience
 from sluicegate.enforcer.release import Redactor, ReleaseConfig
 from sluicegate.enforcer.seal import SigningKey
+from sluicegate.enforcer.shadow_stage import ShadowConfig, ShadowStage
 from sluicegate.home import Home
 from sluicegate.installation import Installation
 from sluicegate.landing import PartitionLanding
@@ -22,6 +23,7 @@ from sluicegate.process import Process, stage_process
 from sluicegate.registry import latest_id
 from sluicegate.schemas.errors import ConfigurationError
 from sluicegate.schemas.events import DecisionMade, ReleaseMade
+from sluicegate.schemas.shadow_events import ShadowDecided
 from sluicegate.serving import EngineModel, load_engine
 from sluicegate.settings import Settings
 from sluicegate.sinks.auditor import LocalAuditor
@@ -38,7 +40,8 @@ from sluicegate.streams.lane import Lane
 from sluicegate.streams.loop import run_group
 from sluicegate.streams.ports import PartitionLane
 from sluicegate.streams.release import DecisionReader, ReleaseLane, Scanners
-from sluicegate.streams.topology import DELIVERY, ENFORCER, FRESHNESS, REDACTOR, RUNNER, SINK, STAGES
+from sluicegate.streams.shadow import RequestReader, ShadowLane
+from sluicegate.streams.topology import DELIVERY, ENFORCER, FRESHNESS, REDACTOR, RUNNER, SHADOW, SINK, STAGES
 from sluicegate.topics import ensure as ensure_topics
 from sluicegate.topics import read_directory
 
@@ -59,6 +62,7 @@ async def run_stage(name: str, settings: Settings, *, signing_key: SigningKey | 
         RUNNER: _run_runner,
         REDACTOR: _run_redactor,
         DELIVERY: _run_delivery,
+        SHADOW: _run_shadow,
         SINK: _run_sink,
     }
     run = runs.get(name)
@@ -208,6 +212,44 @@ async def _run_delivery(process: Process) -> None:
         )
 
     await run_group(process.broker.config, **process.group(DELIVERY), make_lane=make_lane, ready=process.ready)
+
+
+async def _run_shadow(process: Process) -> None:
+    settings, topology, policy = process.settings, process.topology, process.policy
+    signer = process.signer(SHADOW)
+
+    def make_lane(partition: int, may_append: Callable[[], bool]) -> PartitionLane:
+        decisions = process.verifier(ENFORCER, partition)
+        requests = RequestReader(process.broker, topology.requests, partition)
+        stage = ShadowStage(
+            ShadowConfig(slice_bytes_max=settings.slice_bytes_max, schema_ids=process.schema_ids),
+            decisions=decisions,
+            request_at=requests.at,
+            shadow_at=policy.state.shadow_at,
+        )
+        inner = Lane(
+            broker=process.broker,
+            source_topic=topology.decisions,
+            verifier=process.verifier(SHADOW, partition),
+            stage=stage,
+            signer=signer,
+            output=ShadowDecided,
+            slice_bytes_max=settings.slice_bytes_max,
+            may_append=may_append,
+            policy_current=process.policy_current,
+            passes_deleted=True,
+        )
+        return ShadowLane(
+            inner=inner,
+            stage=stage,
+            log=process.broker,
+            requests=requests,
+            decisions=decisions,
+            over=policy.state.candidates.over,
+            policy_current=process.policy_current,
+        )
+
+    await run_group(process.broker.config, **process.group(SHADOW), make_lane=make_lane, ready=process.ready)
 
 
 async def _run_runner(process: Process) -> None:

@@ -35,8 +35,9 @@ READS = {
     "runner": {"policy", "decisions", "generations"},
     "redactor": {"policy", "decisions", "generations", "releases"},
     "delivery": {"policy", "releases", "refusals", "replies.helpdesk", "replies.triage"},
-    "sink": {"requests", "policy", "decisions", "generations", "releases"},
-    "publisher": {"policy"},
+    "shadow": {"requests", "policy", "decisions", "shadow"},
+    "sink": {"requests", "policy", "decisions", "generations", "releases", "shadow"},
+    "publisher": {"policy", "shadow"},
     HELPDESK: {"refusals", "replies.helpdesk"},
     TRIAGE: {"refusals", "replies.triage"},
     ROGUE: set(),
@@ -48,6 +49,7 @@ WRITES = {
     "runner": {"generations"},
     "redactor": {"releases"},
     "delivery": {"refusals", "replies.helpdesk", "replies.triage"},
+    "shadow": {"shadow"},
     "sink": set(),
     "publisher": {"policy"},
     HELPDESK: {"requests"},
@@ -56,8 +58,8 @@ WRITES = {
     STRANGER: set(),
 }
 NAMES = (
-    "requests", "policy", "freshness", "decisions", "generations", "releases", "refusals", "replies.helpdesk",
-    "replies.triage",
+    "requests", "policy", "freshness", "decisions", "generations", "releases", "shadow", "refusals",
+    "replies.helpdesk", "replies.triage",
 )  # fmt: skip
 REPLY_TOPICS = {f"replies.{topic}" for topic in REPLIES.values()}
 

@@ -20,7 +20,7 @@ from sluicegate.cli import sluicegate as command_line
 from sluicegate.health import OLD_S
 from sluicegate.settings import PREFIX, Settings, load_settings
 from sluicegate.streams.topology import PUBLISHER, STAGES
-from sluicegate.supervisor import STAGES as RUN
+from sluicegate.supervisor import RUNNABLE as RUN
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -239,7 +239,7 @@ def test_each_service_holds_its_own_secrets_and_no_other() -> None:
         assert brokers == (set() if user is None else {f"kafka.{user}"}), name
         keys = {source for source in held(name) if source.endswith(".pem")}
         word, *rest = each["command"]
-        sealing = {"enforcer", "runner", "redactor"} & set(rest) if word == "run" else set()
+        sealing = {"enforcer", "runner", "redactor", "shadow"} & set(rest) if word == "run" else set()
         others = {"publish": {"publisher.pem"}, "run freshness": {"freshness.pem"}}
         assert keys == ({f"stage-{stage}.pem" for stage in sealing} or others.get(" ".join(each["command"]), set()))
     users = {f"kafka.main.{stage}" for stage in {*STAGES, PUBLISHER}}

@@ -22,7 +22,7 @@ from sluicegate.keys import PUBLIC, KeyFolder, KeyKind, KeyName, key_id_of, load
 from sluicegate.schemas.errors import ConfigurationError
 from sluicegate.settings import Settings
 
-STAGES = ("enforcer", "runner", "redactor")
+STAGES = ("enforcer", "runner", "redactor", "shadow")
 Typed = Callable[..., tuple[int, str, str]]
 
 
@@ -170,7 +170,7 @@ def test_what_was_admitted_or_revoked_stays_so_whatever_the_files_say(
     assert typed("new", "stage", "enforcer")[0] == 0
     after = read_stage_keys(installation.stage_keys(before))
     assert set(before) < set(after)
-    assert (len(after), after[gone].revoked_at_ms) == (4, 5)
+    assert (len(after), after[gone].revoked_at_ms) == (5, 5)
 
 
 def admitted(installation: Installation, **revoked: int) -> dict[str, StageKey]:

@@ -8,7 +8,7 @@ import pytest
 
 from sluicegate.child import LINE_LENGTH_MAX, TAIL_BYTES, last_error
 from sluicegate.readiness import parse_ready, report_ready
-from sluicegate.supervisor import STAGES, STOP_ORDER
+from sluicegate.supervisor import RUNNABLE, SHADOW, STAGES, STOP_ORDER
 
 
 def entry(level: str, text: str, **more: object) -> str:
@@ -85,6 +85,7 @@ def test_only_the_tail_of_a_long_log_is_read(tmp_path: Path) -> None:
 
 
 def test_the_sink_is_the_last_stage_to_stop_and_the_broker_the_last_of_all() -> None:
-    assert (*STAGES, "broker") == STOP_ORDER
+    assert (*RUNNABLE, "broker") == STOP_ORDER
+    assert tuple(each for each in RUNNABLE if each != SHADOW) == STAGES
     assert STAGES[0] == "enforcer"
-    assert STAGES[-1] == "sink"
+    assert STAGES[-1] == RUNNABLE[-1] == "sink"

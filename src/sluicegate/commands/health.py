@@ -7,11 +7,11 @@ import click
 from sluicegate.health import health_file, problem_of
 from sluicegate.home import Home
 from sluicegate.settings import load_settings
-from sluicegate.supervisor import STAGES
+from sluicegate.supervisor import RUNNABLE
 
 
 @click.command()
-@click.argument("stage", type=click.Choice(STAGES))
+@click.argument("stage", type=click.Choice(RUNNABLE))
 def health(stage: str) -> int:
     """Exit code 0 when STAGE is ready, follows the policy log, and the broker answered it in the last half minute."""
     folder = Home(root=load_settings().home).run

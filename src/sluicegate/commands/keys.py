@@ -21,7 +21,7 @@ from sluicegate.policy_writer import Admission
 from sluicegate.schemas.errors import ConfigurationError, SluicegateError, Unavailable
 from sluicegate.settings import Settings, load_settings
 
-STAGES: Final = ("enforcer", "runner", "redactor")
+STAGES: Final = ("enforcer", "runner", "redactor", "shadow")
 DAY_S: Final = 86_400
 
 

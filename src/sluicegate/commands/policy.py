@@ -10,10 +10,17 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "test": ("sluicegate.commands.policy_test:test", "run the test cases of a bundle"),
     "explain": ("sluicegate.commands.policy_explain:explain", "say why a request is allowed or denied"),
     "diff": ("sluicegate.commands.policy_diff:diff", "say what a changed bundle would do otherwise"),
+    "shadow": (
+        "sluicegate.commands.policy_shadow:shadow",
+        "let a candidate decide beside the active bundle, without effect",
+    ),
     "render": ("sluicegate.commands.policy_render:render", "write a bundle as English sentences"),
 }
 
 
 @click.group(cls=LazyGroup, table=COMMANDS)
 def policy() -> None:
-    """Write, check, test, explain and compare policy bundles. Nothing here publishes anything."""
+    """Write, check, test, explain and compare policy bundles, and let one decide in shadow.
+
+    Nothing here changes what is allowed.
+    """

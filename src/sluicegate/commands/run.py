@@ -11,13 +11,13 @@ from sluicegate import logs
 from sluicegate.home import open_home
 from sluicegate.schemas.errors import ConfigurationError
 from sluicegate.settings import Settings, load_settings
-from sluicegate.supervisor import STAGES
+from sluicegate.supervisor import RUNNABLE
 
 logger = logging.getLogger(__name__)
 
 
 @click.command()
-@click.argument("stage", type=click.Choice(STAGES))
+@click.argument("stage", type=click.Choice(RUNNABLE))
 def run(stage: str) -> int:
     """Run STAGE in the foreground until SIGTERM or Ctrl-C.
 

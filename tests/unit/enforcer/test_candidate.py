@@ -49,7 +49,9 @@ def code_of(log: PolicyLog, each: Event) -> Fault | None:
 def test_a_candidate_stands_from_half_a_second_after_its_place_until_it_is_ended() -> None:
     log = house()
     assert log.shadow_at(FAR_MS - 1) == NoShadow(reason="no candidate stands")
+    assert log.candidates.over(0)
     accept(log, FIRST)
+    assert not log.candidates.over(0), "one is to stand later"
     assert log.shadow_at(IN_FORCE_MS - 1) == NoShadow(reason="no candidate stands")
     found = log.shadow_at(IN_FORCE_MS)
     assert found == Shadow(judging=("c", "ana"), version=1, digest=digest_of(b"c"))  # type: ignore[arg-type]
@@ -57,6 +59,7 @@ def test_a_candidate_stands_from_half_a_second_after_its_place_until_it_is_ended
     accept(log, end)
     assert log.shadow_at(IN_FORCE_MS + 99) == found
     assert log.shadow_at(IN_FORCE_MS + 100) == NoShadow(reason="no candidate stands")
+    assert [log.candidates.over(IN_FORCE_MS + each) for each in (0, 99, 100)] == [False, False, True]
 
 
 def test_what_judges_never_rests_on_a_candidate() -> None:
@@ -140,9 +143,11 @@ def test_a_candidate_that_cannot_decide_says_so_and_the_active_bundle_decides_on
     log = house()
     accept(log, event(Kind.SHADOW, 1, b"c", signers=(CLEO,), effective_at_ms=LATER_MS, expires_ms=NOW_MS + 2_000))
     assert isinstance(log.shadow_at(NOW_MS + 1_999), Shadow)
+    assert not log.candidates.over(NOW_MS + 1_999)
+    assert log.candidates.over(NOW_MS + 2_000)
     gone = log.shadow_at(NOW_MS + 2_000)
     assert isinstance(gone, NoShadow)
-    assert (gone.standing, "expired" in gone.reason) == (True, True)
+    assert (gone.standing, "expired" in gone.reason) == (False, True)
     # Neither bundle can hold a directory with this user in it.
     odd = whole("odd")
     accept(log, event(Kind.DIRECTORY, 2, odd, effective_at_ms=LATER_MS))

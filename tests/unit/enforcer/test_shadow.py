@@ -1,75 +1,19 @@
 """The shadow decider on the example company: an identical candidate differs never, a planted change always, exactly."""
 
-import json
 from dataclasses import replace
 from functools import cache
 
 import pytest
-from company import DOMAIN, NOON_MS, POLICIES, document, gate, policy_events, private_key, record, request
+from candidates import BUNDLE, START_MS, decided, edited, log_with, traffic
+from company import DOMAIN, policy_events
 
-from sluicegate.bundle_folder import read_bundle
-from sluicegate.enforcer.bundle import bundle_content
 from sluicegate.enforcer.candidate import NoShadow, Shadow
-from sluicegate.enforcer.policy_kinds import Kind
-from sluicegate.enforcer.schedule import DELAY_MS
-from sluicegate.enforcer.shadow import Difference, NotShadowed, ShadowOutcome, shadow_decide
+from sluicegate.enforcer.shadow import NotShadowed, ShadowOutcome, shadow_decide
 from sluicegate.enforcer.state import Accepted, PolicyLog
 from sluicegate.enforcer.trust import digest_of
-from sluicegate.enforcer.trust_make import sign_targets
-from sluicegate.keys import signer_of
-from sluicegate.schemas import codec
 from sluicegate.schemas.codes import Code
-from sluicegate.schemas.events import DecisionMade, PolicyKind, PolicyPublished, Verdict
-from sluicegate.schemas.records import Record
-
-BUNDLE = read_bundle(POLICIES)
-START_MS = NOON_MS - DELAY_MS - 1_000
-SECRET = "Mara Lind's number is 020 7946 0958"
-
-
-def edited(file: str, old: str, new: str) -> bytes:
-    files = json.loads(BUNDLE)
-    assert files[file].count(old) == 1
-    return bundle_content(files | {file: files[file].replace(old, new)})
-
-
-@cache
-def log_with(candidate: bytes | None) -> PolicyLog:
-    events = policy_events()
-    if candidate is not None:
-        metadata = sign_targets(
-            Kind.SHADOW,
-            candidate,
-            domain=DOMAIN,
-            version=1,
-            effective_at_ms=START_MS,
-            expires_ms=NOON_MS * 2,
-            signers=(signer_of(private_key("publisher")),),
-        )
-        events.append(PolicyPublished(kind=PolicyKind.SHADOW, version=1, metadata=metadata, content=candidate))
-    log = PolicyLog(domain=DOMAIN, root_digest=digest_of(events[0].metadata))
-    for offset, event in enumerate(events):
-        # Through the bytes of its newest schema, as it would come from the log.
-        found = log.fold(offset, codec.decode(codec.encode(event), type(event)), START_MS)
-        assert isinstance(found, Accepted), found
-    return log
-
-
-@cache
-def traffic() -> tuple[Record, ...]:
-    """60 requests that all bundles here can be asked, some denied; each on the partition of its key."""
-    made: list[Record] = []
-    for number in range(60):
-        person = ("ana.support", "ben.support", "unknown.person")[number % 3]
-        body = request(f"r-{number}", documents=(document("tickets", ("text", SECRET), ("phone", "020 7946 0958")),))
-        made.append(record(body, person=person, offset=number))
-    return tuple(made)
-
-
-def decided(each: Record, log: PolicyLog) -> tuple[bytes | None, DecisionMade]:
-    proposal = gate(each.partition, log=log).decide([each], frontier=each.offset, time_ms=0, clock_ms=None)
-    (output,) = proposal.outputs
-    return output.value, codec.decode(output.value, DecisionMade)
+from sluicegate.schemas.events import Verdict
+from sluicegate.schemas.shadow_events import Difference
 
 
 @cache

@@ -5,11 +5,15 @@ from pathlib import Path
 
 from sluicegate.enforcer.access import Rules, judge
 from sluicegate.enforcer.bundle import belongs_to_bundle, bundle_content, load_bundle
+from sluicegate.enforcer.candidate import Shadow
 from sluicegate.enforcer.decide import Decider
 from sluicegate.enforcer.directory import load_directory
+from sluicegate.enforcer.grant import source_of
 from sluicegate.enforcer.judgement import Ask
 from sluicegate.enforcer.seal import source_digest
-from sluicegate.schemas.codec import encode
+from sluicegate.enforcer.shadow import NotShadowed, shadow_decide
+from sluicegate.enforcer.shadow_stage import outcome_event
+from sluicegate.schemas.codec import decode, encode
 from sluicegate.schemas.codes import Code, ReleaseOutcome
 from sluicegate.schemas.events import (
     DecisionMade,
@@ -36,6 +40,7 @@ from sluicegate.schemas.events import (
 from sluicegate.schemas.ids import decision_id, entity_uid, generation_id, release_id
 from sluicegate.schemas.meanings import MEANINGS
 from sluicegate.schemas.records import Record
+from sluicegate.schemas.shadow_events import ShadowDecided, ShadowStatus
 from sluicegate.sinks.rows import Landing, Table
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent.parent
@@ -227,7 +232,14 @@ def tell(history: History, beat: Beat) -> None:
     record = history.request(request)
     rules = history.rules()
     found = judge(
-        rules, Ask(principal=who, actor=HELPDESK, request=request, time_ms=record.timestamp_ms, default_seed=7)
+        rules,
+        Ask(
+            principal=who,
+            actor=HELPDESK,
+            request=request,
+            time_ms=record.timestamp_ms,
+            default_seed=int.from_bytes(source_digest(record.key, record.value)[:7], "big"),
+        ),
     )
     allowed = found.code is Code.OK
     decision = DecisionMade(
@@ -306,6 +318,29 @@ def forged_grant(history: History) -> None:
     )
 
 
+def shadowed(history: History) -> None:
+    """The edit of the demo as a candidate beside every decision, and what else stands on the topic."""
+    passed = Source(offset=0, count=1, digest=b"", timestamp_ms=0)
+    history.append(Table.SHADOW, encode(ShadowDecided(source=passed, status=ShadowStatus.PASSED)))
+    rules = history.rules()
+    bundle = load_bundle(bundle_content(leaking(policy_files())))
+    directory = load_directory(DIRECTORY, bundle)
+    judging = Rules(bundle=bundle, directory=directory, decider=Decider(bundle, directory))
+    shadow = Shadow(judging=judging, version=4, digest=bundle.digest)
+    for landing in history.landings[Table.DECISIONS][1:]:
+        decision = decode(landing.record.value, DecisionMade)
+        if landing.effective:
+            request = history.landings[Table.REQUESTS][decision.source.offset].record
+            found = shadow_decide(request, decision, shadow, schema_ids={})
+            history.append(Table.SHADOW, encode(outcome_event(source_of(landing.record), decision, found)))
+    first = history.landings[Table.DECISIONS][0].record
+    failed = NotShadowed(decision_id="d3-0-0", reason="candidate 3 is not valid: `x`", failed=True)
+    made = outcome_event(source_of(first), decode(first.value, DecisionMade), failed)
+    history.append(Table.SHADOW, encode(made))
+    history.append(Table.SHADOW, encode(made), void="no seal")
+    assert rules.bundle.digest != bundle.digest
+
+
 def company() -> History:
     history = History()
     history.publish()
@@ -313,4 +348,5 @@ def company() -> History:
         tell(history, beat)
     poison(history)
     forged_grant(history)
+    shadowed(history)
     return history

@@ -244,7 +244,7 @@ def test_a_grant_is_made_by_verification_alone() -> None:
     assert made.granted is not None
     with pytest.raises(TypeError, match="effective allow"):
         Grant(object(), made, made.granted, made.source)
-    assert KEYS.keys() == {"enforcer", "runner", "redactor"}
+    assert KEYS.keys() == {"enforcer", "runner", "redactor", "shadow"}
     assert place("runner").stage == "runner"
 
 

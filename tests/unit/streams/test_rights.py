@@ -62,8 +62,12 @@ def test_an_application_may_write_requests_and_read_its_answers_and_nothing_else
 def test_only_stages_that_share_partitions_have_a_group_and_nobody_more() -> None:
     groups = {(each.principal, each.name) for each in REALM.needed if each.resource is Resource.GROUP}
     assert groups == {
-        (f"User:main.{stage}", f"sluicegate.main.{stage}") for stage in ("enforcer", "runner", "redactor", "delivery")
+        (f"User:main.{stage}", f"sluicegate.main.{stage}")
+        for stage in ("enforcer", "runner", "redactor", "delivery", "shadow")
     }
+    assert {each.principal for each in REALM.needed if each.name == "main.shadow" and each.operation is R} == {
+        "User:main.shadow", "User:main.sink", "User:main.publisher",
+    }  # fmt: skip
     assert {each.resource for each in REALM.needed} == {Resource.TOPIC, Resource.GROUP}
     assert {each.operation for each in REALM.needed} == {R, W, D}
     assert {each.permission for each in REALM.needed} == {Permission.ALLOW}

@@ -70,7 +70,7 @@ def test_the_topics_are_those_of_the_table_with_its_retention_and_stamps() -> No
     specs = {spec.name: spec for spec in wanted()}
     assert set(specs) == {
         "main.requests", "main.policy", "main.decisions", "main.generations", "main.releases", "main.refusals",
-        "main.freshness", "main.replies.helpdesk",
+        "main.freshness", "main.shadow", "main.replies.helpdesk",
     }  # fmt: skip
     assert {spec.configs["unclean.leader.election.enable"] for spec in specs.values()} == {"false"}
     assert {spec.configs["cleanup.policy"] for spec in specs.values()} == {"delete"}

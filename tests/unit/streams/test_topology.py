@@ -25,6 +25,7 @@ def test_the_request_path_has_one_partition_count_and_policy_one_partition() -> 
         "acme.decisions": 3,
         "acme.generations": 3,
         "acme.releases": 3,
+        "acme.shadow": 3,
         "acme.refusals": 3,
         "acme.policy": 1,
         "acme.freshness": 1,
@@ -53,6 +54,11 @@ def test_applications_read_what_delivery_writes_and_producers_read_nothing() -> 
     assert not any(PRODUCERS in row.readers for row in rows)
 
 
+def test_what_a_candidate_says_is_read_by_no_stage_that_a_request_passes() -> None:
+    assert TOPOLOGY.row(TOPOLOGY.shadow).readers == {"shadow", "sink", "publisher"}
+    assert {row.name for row in TABLE if row.writer == "shadow"} == {"shadow"}
+
+
 def test_the_audit_lands_everything_but_the_copies() -> None:
     assert set(TOPOLOGY.topics) - set(TOPOLOGY.audited) == {TOPOLOGY.refusals, TOPOLOGY.freshness}
 
@@ -70,6 +76,7 @@ def test_the_policy_log_stays_for_ever_and_the_rest_as_long_as_settings_say() ->
         TOPOLOGY.decisions: "5",
         TOPOLOGY.generations: "5",
         TOPOLOGY.releases: "5",
+        TOPOLOGY.shadow: "5",
         TOPOLOGY.refusals: "7",
         TOPOLOGY.reply("desk"): "7",
         TOPOLOGY.policy: "-1",
