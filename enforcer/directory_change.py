@@ -36,7 +36,7 @@ from sluicegate.schemas.strict_json import JsonObject, JsonValue, NotStrict, loa
 
 KEYS: Final = frozenset({"entities", "service_keys", "issuers", "replies"})
 CHANGE: Final = "change"
-CHANGES_MAX: Final = 1_000  # entities put or removed by one change; more than that is a new whole directory
+CHANGES_MAX: Final = 100_000  # entities put or removed by one change, which is one event and so in force at once or not
 _ENTITY_KEYS: Final = frozenset({"uid", "attrs", "parents"})
 # Member of a directory -> what names an entry of it, and the pseudo type by which its signing is delegated.
 _LISTS: Final = MappingProxyType(
@@ -248,7 +248,7 @@ def _read_change(document: JsonObject, content: bytes) -> Change:
     if not kinds and not problems:
         problems.append("the change changes nothing; put or remove something")
     if len(put) + len(remove) > CHANGES_MAX:
-        problems.append(f"the change touches over {CHANGES_MAX} entities; publish the whole directory instead")
+        problems.append(f"the change touches over {CHANGES_MAX} entities; make several changes of it")
     if problems:
         raise InvalidDirectory(tuple(problems))
     if _CANONICAL.encode({CHANGE: _in_order(change)}).encode() != content:

@@ -53,11 +53,12 @@ def import_change(
     put: list[dict[str, object]] = []
     differences: list[Difference] = []
     lines: dict[EntityUid, int] = {}
+    declared = frozenset(column.name for column in COLUMNS[kind] if _declares(bundle, kind, column.name))
     for row in listing.rows:
         uid = entity_uid(kind, row.id)
         lines[uid] = row.line
         old = json.loads(before.entities[uid]) if uid in before.entities else None
-        new = _entity(row, kind, old, bundle)
+        new = _entity(row, kind, old, declared)
         if old is None or _flat(old) != _flat(new):
             put.append(new)
             differences.append(Difference(mark="+" if old is None else "~", uid=uid, detail=_detail(old, new)))
@@ -104,17 +105,20 @@ def _column(kind: str, title: str) -> Column:
     return next(column for column in COLUMNS[kind] if column.name == title)
 
 
-def _entity(row: Row, kind: str, old: Mapping[str, object] | None, bundle: Bundle) -> dict[str, object]:
-    """The entity after the row: what the file has no column for stays, and is empty for one that is new."""
+def _entity(row: Row, kind: str, old: Mapping[str, object] | None, declared: frozenset[str]) -> dict[str, object]:
+    """The entity after the row: what the file has no column for stays, and is empty for one that is new.
+
+    `declared`: the columns that the schema has as attributes of this type.
+    """
     old_attrs, old_parents = (old or {}).get("attrs"), (old or {}).get("parents")
     attrs: dict[str, object] = dict(old_attrs) if isinstance(old_attrs, dict) else {}
     parents: list[object] = list(old_parents) if isinstance(old_parents, list) else []
     for column in COLUMNS[kind]:
         cell = row.cells.get(column.name)
-        if cell is None and (old is not None or column.kind == "parents" or not _declares(bundle, kind, column.name)):
+        if cell is None and (old is not None or column.kind == "parents" or column.name not in declared):
             continue
         # An imported inactive person is on leave only where the schema can say so; it has no role in any case.
-        if column.kind == "flag" and not _declares(bundle, kind, column.name):
+        if column.kind == "flag" and column.name not in declared:
             continue
         names = cell if isinstance(cell, tuple) else ()
         match column.kind:

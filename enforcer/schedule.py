@@ -66,6 +66,9 @@ class Line(Protocol):
     def forgot(self, time_ms: int) -> bool:
         """As `Timeline.forgot`."""
 
+    def forget(self, time_ms: int) -> None:
+        """As `Timeline.forget`."""
+
 
 class Timeline(Generic[V_]):
     """The versions of one kind in the order of the log, each whole; the oldest are forgotten beyond `kept_max`.
@@ -144,6 +147,13 @@ class Timeline(Generic[V_]):
     def forgot(self, time_ms: int) -> bool:
         """Whether what was in force at `time_ms` is known no more."""
         return self._cut and time_ms < self._kept[0].from_ms
+
+    def forget(self, time_ms: int) -> None:
+        """Drops every version that another had replaced by `time_ms`."""
+        replaced = bisect_right(self._kept, time_ms, key=_from_ms) - 1
+        if replaced > 0:
+            del self._kept[:replaced]
+            self._cut = True
 
 
 def _from_ms(each: Scheduled[V_]) -> int:

@@ -127,13 +127,14 @@ class PolicyLog:
         kept = reversed(self._bundles.kept)
         return next((each.value.bundle for each in kept if each.value.digest == digest), None)
 
-    def replies_at(self, time_ms: int) -> Mapping[str, str] | None:
-        """The reply topic of each service by the newest directory in force at `time_ms`; None where there is none.
+    def directory_at(self, time_ms: int) -> Scheduled[DirectoryContent] | None:
+        """The directory in force at `time_ms`, or the one that has expired since; None where there is none."""
+        return self._directories.at(time_ms)
 
-        One that has expired still says so: it grants nothing, and answers granted before have to go somewhere.
-        """
-        found = self._directories.at(time_ms)
-        return found.value.credentials.replies if found else None
+    def forget(self, time_ms: int) -> None:
+        """Drops what was in force only before `time_ms`, for one who asks of no earlier time again."""
+        for line in self._lines:
+            line.forget(time_ms)
 
     @property
     def directory(self) -> DirectoryContent | None:
@@ -396,5 +397,4 @@ class PolicyLog:
 
 
 def _backdated(kind: Kind) -> Rejected:
-    name = kind.lower()
-    return Rejected(code=Fault.BACKDATED, reason=f"`effective_at_ms` is not after that of the {name} before")
+    return Rejected(code=Fault.BACKDATED, reason=f"`effective_at_ms` is not after that of the {kind.lower()} before")

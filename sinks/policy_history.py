@@ -15,7 +15,7 @@ def kept_log(auditor: Auditor, time_ms: int) -> Iterator[Record]:
 
     Raises:
         Unavailable: the audit holds no policy log that had begun by then, or is away.
-        ContinuityError: a record between two is missing, so what was in force cannot be told.
+        ContinuityError: as `policy_log`.
         QuestionRefused: as `Auditor.sql`.
     """
     begun = auditor.sql(
@@ -25,12 +25,29 @@ def kept_log(auditor: Auditor, time_ms: int) -> Iterator[Record]:
     epochs = [int(str(epoch)) for epoch, first_ms in begun if int(str(first_ms)) <= time_ms]
     if not epochs:
         raise Unavailable("the audit holds no policy log that had begun by then; ask for a later time")
-    following = 0
+    yield from policy_log(auditor, epochs[-1])
+
+
+def policy_log(auditor: Auditor, epoch: int) -> Iterator[Record]:
+    """The records of the policy log of one epoch, from its first, read as they are asked for.
+
+    Raises:
+        ContinuityError: a record between two is missing, so what was in force cannot be told.
+        QuestionRefused, Unavailable: as `Auditor.sql`.
+    """
+    following, page = 0, PAGE
     while True:
-        rows = auditor.sql(
-            "SELECT offset, topic, toUnixTimestamp64Milli(timestamp), hex(value) FROM policy "  # noqa: S608
-            f"WHERE epoch = {epochs[-1]} AND partition = 0 AND offset >= {following} ORDER BY offset LIMIT {PAGE}"
-        ).rows
+        try:
+            rows = auditor.sql(
+                "SELECT offset, topic, toUnixTimestamp64Milli(timestamp), hex(value) FROM policy "  # noqa: S608
+                f"WHERE epoch = {epoch} AND partition = 0 AND offset >= {following} ORDER BY offset LIMIT {page}"
+            ).rows
+        except Unavailable:
+            # Large directories: ask for fewer of them.
+            if page == 1:
+                raise
+            page = max(1, page // 4)
+            continue
         for offset, topic, stamp_ms, value in rows:
             if int(str(offset)) != following or not value:
                 raise ContinuityError(f"the audit lacks offset {following} of the policy log; mend or restore it")
@@ -44,5 +61,5 @@ def kept_log(auditor: Auditor, time_ms: int) -> Iterator[Record]:
                 headers=(),
             )
             following += 1
-        if len(rows) < PAGE:
+        if len(rows) < page:
             return

@@ -1,56 +1,84 @@
 """The audit and a candidate bundle go in, what would have been decided otherwise comes out; the only place that
 replays.
 
+The policy log that the audit keeps is folded again, signatures and all, no further than each decision says: so each is
+decided by the bundle, the directory and the stops that were in force at its event time, whichever changes led there.
+
 Rows are rulings, not requests, because the most dangerous change flips no verdict: a field is read that was not read
 before. Each stored `generate`, `shape` and `read` is decided twice with Cedar: under the bundle that decided it (a
 mismatch means that the record or the engine changed, and the rest of the report is worth nothing) and under the
 candidate, each time with the directory of that decision. Then each request is judged whole, twice too, for its
-verdict, the fields that a newly allowed request would read, and its obligations. What lacks an input is counted as
-not replayable, never guessed.
+verdict, the fields that a newly allowed request would read, and its obligations. What was stopped stays stopped, and
+what ended before a bundle was asked is counted apart. What lacks an input is counted as not replayable, never guessed.
 """
 
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 from sluicegate.enforcer.access import Rules, judge
 from sluicegate.enforcer.bundle import Bundle, digest_of, load_bundle
 from sluicegate.enforcer.decide import Decider
-from sluicegate.enforcer.directory import load_directory, split_uid
+from sluicegate.enforcer.directory import Directory, split_uid
+from sluicegate.enforcer.history import PolicyHistory
 from sluicegate.enforcer.judgement import Ask, Judgement
-from sluicegate.schemas.codec import decode
+from sluicegate.enforcer.pairs import LoadedBundle, Loaders, Misfit, Pairs
+from sluicegate.enforcer.schedule import FOREVER_MS, Scheduled
+from sluicegate.enforcer.state import NotReady, PolicyLog
+from sluicegate.enforcer.state import Rules as Then
+from sluicegate.enforcer.trust import Domain
 from sluicegate.schemas.codes import Code
-from sluicegate.schemas.errors import CodecError, InvalidBundle, InvalidDirectory, Unavailable
-from sluicegate.schemas.events import DecisionMade, Obligation, RequestSubmitted, Ruling
+from sluicegate.schemas.errors import ContinuityError
+from sluicegate.schemas.events import DecisionMade, Obligation, PolicyVersion, RequestSubmitted, Ruling
+from sluicegate.schemas.ids import Digest
+from sluicegate.schemas.meanings import MEANINGS
 from sluicegate.sinks.auditor import Auditor, literal
+from sluicegate.sinks.decision_history import decisions, held_epochs
+from sluicegate.sinks.policy_history import policy_log
 from sluicegate.sinks.replay_report import FieldChange, ObligationChange, Report, VerdictChange
-from sluicegate.sinks.rows import CONTENT_TYPES, stored_request
 
-PAGE_DECISIONS = 200
+# Checks 1 to 3 say what no bundle changes; the third looks at what is stopped.
+_STATE_CHECK: Final = 3
+_ACCESS_CHECK: Final = 4
 Progress = Callable[[int, int], None]
 """Called with the rulings done and the rulings there are."""
 
 
-def replay(auditor: Auditor, candidate: bytes, *, progress: Progress | None = None) -> Report:
+def _judging(bundle: Bundle, directory: Directory, before: Rules | None) -> Rules:
+    """No memo: each row is decided by the engine, however often its like was."""
+    decider = Decider(bundle, directory, remembered_max=0, before=before.decider if before else None)
+    return Rules(bundle=bundle, directory=directory, decider=decider)
+
+
+def replay(
+    auditor: Auditor, candidate: bytes, *, domain: Domain, root_digest: Digest, progress: Progress | None = None
+) -> Report:
     """Decides the whole history again under the bundle `candidate` (its canonical content).
+
+    `domain` and `root_digest`: by what the policy log is believed, as `PolicyLog` takes them.
 
     Raises:
         InvalidBundle: the candidate does not validate.
         QuestionRefused, Unavailable: as `Auditor.sql`.
     """
     run = _Replay(auditor, candidate)
-    total = _count(auditor)
-    for decision, request in _history(auditor):
-        run.take(decision, request)
-        if progress is not None:
-            progress(min(run.seen, total), total)
+    epochs = held_epochs(auditor)
+    total = sum(each.rulings for each in epochs)
+    for held in epochs:
+        state = PolicyLog(domain=domain, root_digest=root_digest, loaders=Loaders(judging=_judging))
+        run.begin(PolicyHistory(policy_log(auditor, held.epoch), state))
+        for decision, request in decisions(auditor, held):
+            run.take(decision, request)
+            if progress is not None:
+                progress(min(run.seen, total), total)
     return run.report()
 
 
 @dataclass(slots=True)
 class _Replay:
-    """The state of one replay: engines by directory, and what was found so far."""
+    """The state of one replay: the policy of the epoch as far as it was folded, and what was found so far."""
 
     auditor: Auditor
     candidate: bytes
@@ -59,6 +87,7 @@ class _Replay:
     requests: int = 0
     mismatches: list[str] = field(default_factory=list)
     not_replayable: Counter[str] = field(default_factory=Counter)
+    settled: Counter[str] = field(default_factory=Counter)
     newly_readable: list[FieldChange] = field(default_factory=list)
     no_longer_readable: list[FieldChange] = field(default_factory=list)
     newly_allowed: list[VerdictChange] = field(default_factory=list)
@@ -67,34 +96,64 @@ class _Replay:
     prompts_changed: list[str] = field(default_factory=list)
     recorded: set[str] = field(default_factory=set)
     _bundle: Bundle = field(init=False)
-    _contents: dict[str, bytes | None] = field(default_factory=dict)
-    _engines: dict[tuple[str, str], Rules | str] = field(default_factory=dict)
+    _history: PolicyHistory = field(init=False)
+    _lost: str = ""
+    _pairs: Pairs = field(init=False)
 
     def __post_init__(self) -> None:
         self._bundle = load_bundle(self.candidate)
 
+    def begin(self, history: PolicyHistory) -> None:
+        """Goes on with the decisions of another epoch, whose policy log is `history`."""
+        self._history = history
+        self._pairs = Pairs(Loaders(judging=_judging))
+        self._lost = ""
+
     def take(self, decision: DecisionMade, request: RequestSubmitted | None) -> None:
         """Decides every ruling of one decision again, then judges its request whole."""
-        policy = decision.policy
         self.seen += len(decision.rulings)
-        if policy is None or not decision.rulings:
+        settled = 0 < MEANINGS[decision.code].check < _ACCESS_CHECK
+        if settled:
+            self.settled[str(decision.code)] += 1
+        policy = decision.policy
+        if settled and (policy is None or MEANINGS[decision.code].check < _STATE_CHECK):
             return
-        then = self._rules(policy.bundle_digest, policy.directory_digest)
-        now = self._rules(self._bundle.digest, policy.directory_digest)
-        for rules in (then, now):
-            if isinstance(rules, str):
-                self.not_replayable[rules] += len(decision.rulings)
-                return
-        assert isinstance(then, Rules) and isinstance(now, Rules)  # noqa: PT018 - one fact, for the type checker
-        self.recorded.add(policy.bundle_digest)
+        if policy is None:
+            self.not_replayable["the decision names no policy version"] += max(1, len(decision.rulings))
+            return
+        then = self._then(decision.time_ms, policy)
+        if isinstance(then, str):
+            self.not_replayable[then] += max(1, len(decision.rulings))
+            return
+        if then.version != policy:
+            self.mismatches.append(f"{decision.decision_id} policy in force")
+            return
+        self._history.state.forget(decision.time_ms)
+        stop = then.stops.hitting(decision)
+        if (stop is not None) != (decision.code is Code.STOPPED):
+            self.mismatches.append(f"{decision.decision_id} {stop or 'not'} stopped")
+            return
+        if not settled:
+            self._decide(decision, request, then)
+
+    def _decide(self, decision: DecisionMade, request: RequestSubmitted | None, then: Then) -> None:
+        now = self._now(decision.time_ms)
+        if isinstance(now, str):
+            self.not_replayable[now] += max(1, len(decision.rulings))
+            return
+        self.recorded.add(then.version.bundle_digest)
+        # The candidate itself may be what a stop names.
+        under = replace(decision, policy=replace(then.version, bundle_digest=self._bundle.digest))
+        stopped = then.stops.hitting(under) is not None
         for ruling in decision.rulings:
             question = (ruling.action, ruling.principal, ruling.resource, ruling.context)
-            if then.decider.rule(*question) != ruling:
+            if then.judging.decider.rule(*question) != ruling:
                 self.mismatches.append(f"{decision.decision_id} {ruling.action} {ruling.resource}")
-            self._compare(decision, request, ruling, now.decider.rule(*question))
+            after = now.decider.rule(*question)
+            self._compare(decision, request, ruling, replace(after, allowed=False) if stopped else after)
             self.decided += 1
         self.requests += 1
-        self._judge(decision, request, then, now)
+        self._judge(decision, request, then.judging, None if stopped else now)
 
     def _compare(self, decision: DecisionMade, request: RequestSubmitted | None, before: Ruling, after: Ruling) -> None:
         if before.action != "read" or before.allowed == after.allowed:
@@ -102,7 +161,8 @@ class _Replay:
         change = self._field_change(decision, request, after if after.allowed else before)
         (self.newly_readable if after.allowed else self.no_longer_readable).append(change)
 
-    def _judge(self, decision: DecisionMade, request: RequestSubmitted | None, then: Rules, now: Rules) -> None:
+    def _judge(self, decision: DecisionMade, request: RequestSubmitted | None, then: Rules, now: Rules | None) -> None:
+        """`now`: None where a stop would hold."""
         if request is None or decision.identity is None:
             self.not_replayable["the audit does not hold the request"] += 1
             return
@@ -116,7 +176,7 @@ class _Replay:
         again = judge(then, ask)
         if _decided(again) != _decided(decision):
             self.mismatches.append(f"{decision.decision_id} as a whole")
-        judgement = judge(now, ask)
+        judgement = Judgement(code=Code.STOPPED) if now is None else judge(now, ask)
         allowed_before, allowed_after = decision.code is Code.OK, judgement.code is Code.OK
         if allowed_before != allowed_after:
             change = VerdictChange(
@@ -125,7 +185,7 @@ class _Replay:
                 model=decision.model or "",
                 before=str(decision.code),
                 after=str(judgement.code),
-                policies=judgement.determining or decision.determining,
+                policies=() if now is None else judgement.determining or decision.determining,
             )
             (self.newly_allowed if allowed_after else self.newly_denied).append(change)
         if allowed_before and allowed_after:
@@ -158,40 +218,43 @@ class _Replay:
             text=_text_of(request, name),
         )
 
-    def _rules(self, bundle_digest: str, directory_digest: str) -> Rules | str:
-        """The engine for a bundle and a directory of then, or why there is none."""
-        key = (bundle_digest, directory_digest)
-        if key not in self._engines:
-            self._engines[key] = self._load(bundle_digest, directory_digest)
-        return self._engines[key]
-
-    def _load(self, bundle_digest: str, directory_digest: str) -> Rules | str:
-        directory = self._content("DIRECTORY", directory_digest)
-        content = self.candidate if bundle_digest == self._bundle.digest else self._content("BUNDLE", bundle_digest)
-        if directory is None:
-            return "the audit does not hold the directory that decided"
-        if content is None:
-            return "the audit does not hold the bundle that decided"
+    def _then(self, time_ms: int, policy: PolicyVersion) -> Then | str:
+        """What was in force, or why that cannot be told."""
+        if self._lost:
+            return self._lost
         try:
-            bundle = self._bundle if bundle_digest == self._bundle.digest else load_bundle(content)
-            entities = load_directory(directory, bundle)
-        except InvalidBundle:
-            return "the bundle that decided does not load in this release"
-        except InvalidDirectory:
-            return "the directory that decided does not conform to the bundle's schema"
-        # No memo: each row is decided by the engine, however often its like was.
-        return Rules(bundle=bundle, directory=entities, decider=Decider(bundle, entities, remembered_max=0))
+            found = self._history.at(time_ms, position=policy.position)
+        except ContinuityError as error:
+            self._lost = str(error)
+            return self._lost
+        return (
+            f"the policy log does not say what was in force: {found.reason}" if isinstance(found, NotReady) else found
+        )
 
-    def _content(self, kind: str, digest: str) -> bytes | None:
-        """A policy version as the audit holds it, if its digest is right."""
-        if digest not in self._contents:
-            found = self.auditor.sql(
-                f"SELECT hex(content) FROM policy WHERE effective = 1 AND kind = {literal(kind)} "  # noqa: S608
-                f"AND content_digest = {literal(digest)} LIMIT 1"
-            ).rows
-            content = bytes.fromhex(str(found[0][0])) if found else None
-            self._contents[digest] = content if content is not None and digest_of(content) == digest else None
-        return self._contents[digest]
+    def _now(self, time_ms: int) -> Rules | str:
+        """The candidate over the directory in force."""
+        directory = self._history.state.directory_at(time_ms)
+        if directory is None:
+            return "no directory was in force"
+        candidate = Scheduled(
+            value=LoadedBundle(digest=self._bundle.digest, bundle=self._bundle),
+            version=0,
+            effective_at_ms=0,
+            from_ms=0,
+            expires_ms=FOREVER_MS,
+            position=-1,
+        )
+        found = self._pairs.of(candidate, directory)
+        return "the directory that decided does not conform to the candidate" if isinstance(found, Misfit) else found
+
+    def _content(self, digest: str) -> bytes | None:
+        """A bundle as the audit holds it, if its digest is right."""
+        found = self.auditor.sql(
+            "SELECT hex(content) FROM policy WHERE effective = 1 AND kind = 'BUNDLE' "  # noqa: S608
+            f"AND content_digest = {literal(digest)} LIMIT 1"
+        ).rows
+        content = bytes.fromhex(str(found[0][0])) if found else None
+        return content if content is not None and digest_of(content) == digest else None
 
     def report(self) -> Report:
         """What was found, each change once."""
@@ -202,6 +265,7 @@ class _Replay:
             decided=self.decided,
             mismatches=tuple(self.mismatches),
             not_replayable=dict(self.not_replayable),
+            settled=dict(self.settled),
             newly_readable=tuple(dict.fromkeys(self.newly_readable)),
             no_longer_readable=tuple(dict.fromkeys(self.no_longer_readable)),
             newly_allowed=tuple(self.newly_allowed),
@@ -216,7 +280,7 @@ class _Replay:
         after = json.loads(self.candidate)
         changed: set[str] = set()
         for digest in self.recorded:
-            before = json.loads(self._contents.get(digest) or self.candidate)
+            before = json.loads(self._content(digest) or self.candidate)
             changed |= {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
         return tuple(sorted(name for name in changed if not name.endswith(".cedar")))
 
@@ -266,55 +330,3 @@ def _text_of(request: RequestSubmitted | None, name: str) -> str:
         if f"{document.dataset}.{piece.name}" == name
     ]
     return " ".join(pieces)
-
-
-def _count(auditor: Auditor) -> int:
-    total = auditor.sql("SELECT count() FROM rulings").rows[0][0]
-    return total if isinstance(total, int) else 0
-
-
-def _history(auditor: Auditor) -> Iterator[tuple[DecisionMade, RequestSubmitted | None]]:
-    """Every effective decision that holds rulings, in the order of the log, with its request where it can be read."""
-    after = (-1, -1, -1)
-    size = PAGE_DECISIONS
-    while True:
-        try:
-            rows = auditor.sql(_page(after, size)).rows
-        except Unavailable:
-            # Large prompts: ask for fewer of them.
-            if size == 1:
-                raise
-            size = max(1, size // 4)
-            continue
-        if not rows:
-            return
-        for row in rows:
-            epoch, partition, offset = (int(str(place)) for place in row[:3])
-            after = (epoch, partition, offset)
-            yield decode(bytes.fromhex(str(row[3])), DecisionMade), _request(row[4], row[5], row[6])
-
-
-def _page(after: tuple[int, int, int], size: int) -> str:
-    return f"""
-        SELECT d.epoch, d.partition, d.offset, hex(d.value), r.value, r.schema, r.types
-        FROM (
-            SELECT epoch, partition, offset, source_offset, value FROM decisions
-            WHERE effective = 1 AND notEmpty(rulings)
-              AND (epoch, partition, offset) > ({after[0]}, {after[1]}, {after[2]})
-            ORDER BY epoch, partition, offset LIMIT {size}
-        ) AS d
-        LEFT JOIN (
-            SELECT epoch, partition, offset, toNullable(hex(value)) AS value, schema, {CONTENT_TYPES} AS types
-            FROM requests WHERE undecodable IS NULL
-        ) AS r ON r.epoch = d.epoch AND r.partition = d.partition AND r.offset = d.source_offset
-        ORDER BY d.epoch, d.partition, d.offset
-        """  # noqa: S608 - numbers of our own
-
-
-def _request(value: object, schema: object, types: object) -> RequestSubmitted | None:
-    if value is None:
-        return None
-    try:
-        return stored_request(bytes.fromhex(str(value)), schema, types)
-    except CodecError:
-        return None

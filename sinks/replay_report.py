@@ -59,6 +59,7 @@ class ObligationChange:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """`decided` counts rulings; `mismatches` names what its own bundle decides otherwise today: it must be empty.
+    `settled` counts, by code, requests that ended before a bundle was asked: no candidate would change them.
     `prompts_changed` names requests whose prompt would be another; `files_changed` are files of the bundle
     beside policies.
     """
@@ -69,6 +70,7 @@ class Report:
     decided: int
     mismatches: tuple[str, ...]
     not_replayable: dict[str, int]
+    settled: dict[str, int]
     newly_readable: tuple[FieldChange, ...]
     no_longer_readable: tuple[FieldChange, ...]
     newly_allowed: tuple[VerdictChange, ...]
@@ -104,6 +106,7 @@ class Report:
             "metrics": self.metrics(),
             "mismatches": list(self.mismatches),
             "not_replayable": self.not_replayable,
+            "settled": self.settled,
             "newly_readable": [_field_json(each) for each in self.newly_readable],
             "no_longer_readable": [_field_json(each) for each in self.no_longer_readable],
             "newly_allowed": [_verdict_json(each) for each in self.newly_allowed],
@@ -177,6 +180,9 @@ def _counted(report: Report) -> Iterator[tuple[str, str]]:
     )
     for reason, count in sorted(report.not_replayable.items()):
         yield f"not replayable {count}: {reason}", "yellow"
+    if report.settled:
+        told = ", ".join(f"{code} {count}" for code, count in sorted(report.settled.items()))
+        yield f"settled {sum(report.settled.values())} before a bundle is asked, whatever it says: {told}", ""
     if report.mismatches:
         yield (
             (

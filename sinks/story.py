@@ -69,7 +69,7 @@ def story(auditor: Auditor, name: str) -> Story:
         generation_key=generation_key,
         release=release,
         release_key=release_key,
-        roles=_roles(auditor, decision),
+        roles=_roles(auditor, decision, decision_key.epoch),
     )
 
 
@@ -144,11 +144,12 @@ def _answer(auditor: Auditor, table: Table, source: EventKey, kind: type[E_]) ->
         return None, key
 
 
-def _roles(auditor: Auditor, decision: DecisionMade) -> tuple[str, ...]:
+def _roles(auditor: Auditor, decision: DecisionMade, epoch: int) -> tuple[str, ...]:
     if decision.identity is None or decision.policy is None:
         return ()
+    version = decision.policy.directory_version
     found = auditor.sql(
-        f"SELECT roles FROM roles WHERE directory_digest = {literal(decision.policy.directory_digest)} "  # noqa: S608
+        f"SELECT roles FROM roles WHERE epoch = {epoch} AND from_version <= {version} AND until_version > {version} "  # noqa: S608
         f"AND principal = {literal(decision.identity.principal)} LIMIT 1"
     ).rows
     roles = found[0][0] if found else []

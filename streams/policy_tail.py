@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from sluicegate.enforcer.history import decode_policy_event
 from sluicegate.enforcer.policy_kinds import Kind, kind_of
 from sluicegate.enforcer.schedule import FOREVER_MS
 from sluicegate.enforcer.seal import StageKey
 from sluicegate.enforcer.state import Accepted, Event, NotReady, PolicyLog, Rejected, Rules
 from sluicegate.enforcer.stops import NO_STOPS, Stops
-from sluicegate.schemas import codec
 from sluicegate.schemas.errors import CodecError, Unavailable
-from sluicegate.schemas.events import DecisionMade, DirectoryChanged, PolicyPublished
+from sluicegate.schemas.events import DecisionMade
 from sluicegate.schemas.ids import KeyId
 from sluicegate.schemas.records import Record
 from sluicegate.streams.beside import beside
@@ -32,18 +32,6 @@ WAIT_MS = 150
 POLL_S = 0.01
 LONG: Final = frozenset({Kind.BUNDLE, Kind.DIRECTORY})  # what may take long to read
 WAITING_MAX: Final = 256  # records received and not folded; at the limit nothing more is received
-
-
-def decode_policy_event(record: Record) -> PolicyPublished | DirectoryChanged:
-    """The policy event of a record.
-
-    Raises:
-        CodecError: it is neither.
-    """
-    try:
-        return codec.decode(record.value, PolicyPublished)
-    except CodecError:
-        return codec.decode(record.value, DirectoryChanged)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,7 +222,9 @@ class PolicyTail:
 
     def replies_at(self, time_ms: int) -> Mapping[str, str] | None:
         """The reply topic of each service at T; None where no directory is in force yet."""
-        return self.state.replies_at(time_ms)
+        found = self.state.directory_at(time_ms)
+        # One that has expired still says so: it grants nothing, and answers granted before have to go somewhere.
+        return found.value.credentials.replies if found else None
 
     def stopped(self, decision: DecisionMade) -> bool:
         """Whether what this decision grants must stop now: by a stop, or because stops would not be heard of."""

@@ -23,6 +23,8 @@ APPLICATION: Final = "application"
 """One application: what it may read is its own reply topic, and the refusals that name nobody."""
 STAGES: Final = (ENFORCER, FRESHNESS, RUNNER, REDACTOR, DELIVERY, SHADOW, SINK)
 BATCH_OVERHEAD_BYTES: Final = 64 * 1024
+POLICY_BYTES_MAX: Final = 16 * 1024**2
+"""Of one record of the policy log: a directory of about 60,000 people, or a change of as many, is one record."""
 SHORT_MS: Final = 3_600_000
 """Freshness is of no use after a minute; an hour of it is left for whoever looks what happened."""
 
@@ -224,8 +226,9 @@ class Topology:
         configs: dict[str, dict[str, str]] = {}
         for topic in self.with_replies(replies):
             row = self.row(topic)
+            bytes_max = max(batch_bytes_max, POLICY_BYTES_MAX) if topic == self.policy else batch_bytes_max
             configs[topic] = {
-                "max.message.bytes": str(batch_bytes_max + BATCH_OVERHEAD_BYTES),
+                "max.message.bytes": str(bytes_max + BATCH_OVERHEAD_BYTES),
                 "cleanup.policy": "delete",
                 "message.timestamp.type": row.stamp.value,
                 "unclean.leader.election.enable": "false",

@@ -1,5 +1,6 @@
 """A deployment for tests: hosts with data directories and key folders of their own, and nothing shared but a broker."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -10,12 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from fixtures_broker import TENANTS
 
 from sluicegate import cli
 from sluicegate.installation import service_key_entry
 from sluicegate.keys import KeyFolder, KeyKind
 from sluicegate.settings import Settings, load_settings
-from sluicegate.streams.topology import FRESHNESS
+from sluicegate.streams.kafka import Broker, BrokerConfig
+from sluicegate.streams.topology import FRESHNESS, Topology
 
 POLICIES = Path(__file__).resolve().parent.parent / "policies"
 SEALING = ("enforcer", "runner", "redactor", "shadow")
@@ -146,3 +149,25 @@ class Deployment:
     def end(self) -> None:
         for host in self.hosts.values():
             host.end()
+
+
+def embedded_deployment(folder: Path, bootstrap: str) -> Deployment:
+    """One on the embedded broker at `bootstrap`, as a tenant of its own: keys, stages' hosts, a service and the topics,
+    and nothing published yet.
+    """
+    made = Deployment(
+        folder, bootstrap=bootstrap, tenant=f"t{next(TENANTS)}", partitions="1", fetch_wait_ms="20",
+        event_time="enforcer",
+    )  # fmt: skip
+    made.make_keys()
+    for stage in SEALING:
+        made.host(stage, stage)
+    made.service("helpdesk-app", made.hosts["enforcer"])
+    topology = Topology(tenant=made.publisher.loaded().tenant, partitions=1)
+
+    async def create() -> None:
+        async with Broker(BrokerConfig(bootstrap=bootstrap, client_id="test", fetch_wait_ms=20)) as broker:
+            await broker.create_topics(topology.topics, configs=topology.configs(batch_bytes_max=900_000))
+
+    asyncio.run(create())
+    return made

@@ -59,29 +59,109 @@ FROM (
 LEFT JOIN asks AS a ON a.epoch = u.epoch AND a.partition = u.partition AND a.offset = u.request_offset
 COMMENT 'Every read of a field: who, which field, whether it entered the prompt, by which policies, and who saw the answer';
 
-CREATE OR REPLACE VIEW roles AS
-SELECT
-    digest AS directory_digest,
-    concat(JSONExtractString(entity, 'uid', 'type'), '::"',
-           replaceAll(replaceAll(JSONExtractString(entity, 'uid', 'id'), '\\', '\\\\'), '"', '\\"'), '"') AS principal,
-    arraySort(arrayMap(parent -> JSONExtractString(parent, 'id'),
-        arrayFilter(parent -> JSONExtractString(parent, 'type') = 'Role', JSONExtractArrayRaw(entity, 'parents')))) AS roles
-FROM (
-    SELECT content_digest AS digest, any(content) AS content FROM policy
-    WHERE effective = 1 AND kind = 'DIRECTORY' GROUP BY content_digest
+CREATE OR REPLACE VIEW directory_versions AS
+WITH timed AS (
+    SELECT
+        epoch, offset, kind, version, timestamp, content, toUnixTimestamp64Milli(timestamp) AS stamp_ms,
+        JSONExtractInt(metadata, 'signed', 'x-sluicegate', 'effective_at_ms') AS effective_at_ms,
+        toUnixTimestamp(parseDateTimeBestEffortOrZero(JSONExtractString(metadata, 'signed', 'expires'), 'UTC')) * 1000 AS expires_ms,
+        max(toUnixTimestamp64Milli(timestamp)) OVER (PARTITION BY epoch ORDER BY offset
+            ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS log_ms
+    FROM policy WHERE effective = 1
+), started AS (
+    SELECT *, max(wanted_ms) OVER (PARTITION BY epoch ORDER BY offset ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS from_ms
+    FROM (
+        SELECT *, greatest(effective_at_ms, if(row_number() OVER (PARTITION BY epoch ORDER BY offset) = 1, 0, log_ms + 500 + intDiv(length(content), 500))) AS wanted_ms
+        FROM timed WHERE kind = 'DIRECTORY'
+    )
+), followed AS (
+    SELECT *, leadInFrame(from_ms, 1, 9000000000000) OVER (PARTITION BY epoch ORDER BY offset
+        ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS next_ms
+    FROM started
 )
-ARRAY JOIN JSONExtractArrayRaw(content, 'entities') AS entity
-WHERE notEmpty(roles)
-COMMENT 'The roles of everybody, for each version of the directory that decided something';
+SELECT
+    f.epoch AS epoch, f.offset AS offset, f.version AS version, JSONHas(f.content, 'entities') AS whole, f.timestamp AS published,
+    fromUnixTimestamp64Milli(toInt64(greatest(f.from_ms, e.begun_ms)), 'UTC') AS valid_from,
+    fromUnixTimestamp64Milli(toInt64(greatest(f.from_ms, e.begun_ms, least(f.next_ms, e.ended_ms))), 'UTC') AS valid_until,
+    fromUnixTimestamp64Milli(toInt64(f.expires_ms), 'UTC') AS expires
+FROM followed AS f
+INNER JOIN (
+    SELECT epoch, begun_ms, leadInFrame(begun_ms, 1, 9000000000000) OVER (ORDER BY epoch
+        ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS ended_ms
+    FROM (SELECT epoch, min(toUnixTimestamp64Milli(timestamp)) AS begun_ms FROM policy WHERE value IS NOT NULL GROUP BY epoch)
+) AS e ON e.epoch = f.epoch
+COMMENT 'Every version of the directory, whole or a change of the one before, and from when until when (event time) it was in force';
+
+CREATE OR REPLACE VIEW directory_entities AS
+WITH said AS (
+    SELECT epoch, offset, whole,
+           arrayJoin(arrayConcat(
+               arrayMap(x -> (concat(JSONExtractString(x, 'uid', 'type'), '::"',
+                   replaceAll(replaceAll(JSONExtractString(x, 'uid', 'id'), '\\', '\\\\'), '"', '\\"'), '"'), x),
+                   if(whole, JSONExtractArrayRaw(content, 'entities'), JSONExtractArrayRaw(content, 'change', 'put'))),
+               arrayMap(x -> (x, ''), JSONExtract(content, 'change', 'remove', 'Array(String)'))
+           )) AS each
+    FROM (SELECT *, JSONHas(content, 'entities') AS whole FROM policy WHERE effective = 1 AND kind = 'DIRECTORY')
+), followed AS (
+    SELECT said.epoch AS epoch, said.offset AS offset, each.1 AS uid, each.2 AS entity,
+           leadInFrame(said.offset, 1, 9223372036854775807) OVER (PARTITION BY said.epoch, each.1 ORDER BY said.offset
+               ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS again,
+           arrayFirst(x -> x > said.offset, arrayPushBack(wholes, 9223372036854775807)) AS whole_after
+    FROM said LEFT JOIN (
+        SELECT epoch, arraySort(groupArray(offset)) AS wholes FROM policy
+        WHERE effective = 1 AND kind = 'DIRECTORY' AND JSONHas(content, 'entities') GROUP BY epoch
+    ) AS w ON w.epoch = said.epoch
+)
+SELECT
+    f.epoch AS epoch, f.uid AS uid, f.entity AS entity,
+    arraySort(arrayMap(x -> (JSONExtractString(x, 'type'), JSONExtractString(x, 'id')),
+        arrayMap(x -> if(JSONHas(x, '__entity'), JSONExtractRaw(x, '__entity'), x), JSONExtractArrayRaw(f.entity, 'parents')))) AS parents,
+    arrayMap(x -> x.2, arrayFilter(x -> x.1 = 'Role', parents)) AS roles,
+    toString((parents, arraySort(arrayMap(x -> (x.1, replaceRegexpAll(x.2, '\\{"type":("(?:[^"\\\\]|\\\\.)*"),"id":("(?:[^"\\\\]|\\\\.)*")\\}', '{"id":\\2,"type":\\1}')),
+        JSONExtractKeysAndValuesRaw(f.entity, 'attrs'))))) AS said,
+    b.version AS from_version, if(u.version = 0, 2147483647, u.version) AS until_version,
+    b.valid_from AS valid_from, if(u.version = 0, l.ended, u.valid_from) AS valid_until
+FROM followed AS f
+INNER JOIN directory_versions AS b ON b.epoch = f.epoch AND b.offset = f.offset
+INNER JOIN (SELECT epoch, max(valid_until) AS ended FROM directory_versions GROUP BY epoch) AS l ON l.epoch = f.epoch
+LEFT JOIN directory_versions AS u ON u.epoch = f.epoch AND u.offset = least(f.again, f.whole_after)
+WHERE f.entity != ''
+COMMENT 'Every entity as it ever stood in the directory, from one version until before another; `said` is equal where it says the same';
+
+CREATE OR REPLACE VIEW directory_changes AS
+WITH stood AS (
+    SELECT *,
+        lagInFrame(entity, 1, '') OVER w AS entity_before, lagInFrame(said, 1, '') OVER w AS said_before,
+        lagInFrame(roles, 1, []) OVER w AS roles_before,
+        lagInFrame(valid_until, 1, toDateTime64(0, 3, 'UTC')) OVER w AS until_before,
+        leadInFrame(valid_from, 1, toDateTime64(0, 3, 'UTC')) OVER (PARTITION BY uid ORDER BY valid_from, epoch
+            ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS from_after
+    FROM directory_entities WHERE valid_until > valid_from
+    WINDOW w AS (PARTITION BY uid ORDER BY valid_from, epoch ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
+)
+SELECT valid_from AS time, epoch, from_version AS version, uid, if(until_before = valid_from, 'changed', 'added') AS change,
+       if(until_before = valid_from, roles_before, []) AS roles_before, roles AS roles_after,
+       if(until_before = valid_from, entity_before, '') AS entity_before, entity AS entity_after
+FROM stood WHERE until_before != valid_from OR said != said_before
+UNION ALL
+SELECT valid_until, epoch, until_version, uid, 'removed', roles, [], entity, ''
+FROM stood WHERE from_after != valid_until AND valid_until < toDateTime64('2255-01-01 00:00:00', 3, 'UTC')
+COMMENT 'Every entity that was added, changed or removed: when that was in force, by which version, and what it said before and after';
+
+CREATE OR REPLACE VIEW roles AS
+SELECT epoch, uid AS principal, roles, from_version, until_version, valid_from, valid_until
+FROM directory_entities WHERE notEmpty(roles)
+COMMENT 'Who had which roles, from one version of the directory until before another, and from when until when';
 
 CREATE OR REPLACE VIEW changes AS
 SELECT
     c.epoch AS epoch, c.partition AS partition, c.request_offset AS request_offset, c.request_id AS request_id,
-    c.decision_id AS decision_id, c.principal AS principal, r.roles AS roles, c.change.1 AS kind, c.change.2 AS name,
+    c.decision_id AS decision_id, c.principal AS principal,
+    if(r.until_version > c.directory_version, r.roles, []) AS roles, c.change.1 AS kind, c.change.2 AS name,
     c.change.3 AS detail, c.change.4 AS times, c.change.5 AS policies
 FROM (
     SELECT epoch, partition, source_offset AS request_offset, request_id, decision_id, principal,
-           coalesce(directory_digest, '') AS directory_digest,
+           coalesce(directory_version, -1) AS directory_version,
            arrayJoin(arrayConcat(
                arrayMap(f -> ('withheld', f, '', toInt64(1), arrayDistinct(arrayFlatten(arrayMap(x -> x.policies,
                    arrayFilter(x -> x.action = 'read' AND endsWith(x.resource, concat('"', f, '"')), rulings))))), withheld),
@@ -92,7 +172,7 @@ FROM (
     FROM decisions WHERE effective = 1
     UNION ALL
     SELECT epoch, partition, coalesce(d.source_offset, -1) AS request_offset, s.request_id, s.decision_id, s.principal,
-           coalesce(d.directory_digest, '') AS directory_digest,
+           coalesce(d.directory_version, -1) AS directory_version,
            arrayJoin(arrayConcat(
                arrayMap(x -> ('redacted', x.redaction_class, concat(x.operator, ' by ', x.rule_id), toInt64(1),
                    arrayFlatten(arrayMap(o -> o.policies, arrayFilter(o -> o.name = 'redact', d.obligations)))),
@@ -102,11 +182,12 @@ FROM (
            )) AS change
     FROM (SELECT * FROM releases WHERE effective = 1) AS s
     LEFT JOIN (
-        SELECT epoch, partition, toNullable(source_offset) AS source_offset, decision_id, directory_digest, obligations
+        SELECT epoch, partition, toNullable(source_offset) AS source_offset, decision_id, directory_version, obligations
         FROM decisions WHERE effective = 1
     ) AS d ON d.epoch = s.epoch AND d.partition = s.partition AND d.decision_id = s.decision_id
 ) AS c
-LEFT JOIN roles AS r ON r.directory_digest = c.directory_digest AND r.principal = c.principal
+ASOF LEFT JOIN roles AS r
+    ON r.epoch = c.epoch AND r.principal = ifNull(c.principal, '') AND c.directory_version >= r.from_version
 COMMENT 'What was withheld, aliased, clamped, redacted or unsupported: one row each, with whom it met and by which policies';
 
 CREATE OR REPLACE VIEW denials_by_policy AS
@@ -169,16 +250,17 @@ SELECT
     s.candidate_digest AS candidate_digest, s.candidate_version AS candidate_version, s.difference AS difference,
     s.active_verdict AS active_verdict, s.active_code AS active_code, s.active_determining AS active_policies,
     s.shadow_verdict AS shadow_verdict, s.shadow_code AS shadow_code, s.shadow_determining AS shadow_policies,
-    s.newly_readable AS newly_readable, d.principal AS principal, d.actor AS actor, d.model AS model, d.purpose AS purpose, r.roles AS roles,
+    s.newly_readable AS newly_readable, d.principal AS principal, d.actor AS actor, d.model AS model, d.purpose AS purpose,
+    if(r.until_version > d.directory_version, r.roles, []) AS roles,
     if(d.decision_id = '', NULL, d.decision_id = s.decision_id AND (s.status != 'DECIDED' OR (ifNull(d.bundle_digest, '') = ifNull(s.bundle_digest, '')
         AND d.verdict = s.active_verdict AND d.code = s.active_code AND d.determining = s.active_determining))) AS as_decided
 FROM (SELECT * FROM shadow WHERE effective = 1 AND status != 'PASSED') AS s
 LEFT JOIN (
-    SELECT epoch, partition, offset, decision_id, principal, actor, model, purpose, bundle_digest, directory_digest,
+    SELECT epoch, partition, offset, decision_id, principal, actor, model, purpose, bundle_digest, directory_version,
            toString(verdict) AS verdict, toString(code) AS code, determining
     FROM decisions WHERE effective = 1
 ) AS d ON d.epoch = s.epoch AND d.partition = s.partition AND d.offset = s.source_offset
-LEFT JOIN roles AS r ON r.directory_digest = d.directory_digest AND r.principal = d.principal
+ASOF LEFT JOIN roles AS r ON r.epoch = d.epoch AND r.principal = ifNull(d.principal, '') AND d.directory_version >= r.from_version
 COMMENT 'What a candidate would have said of each decision made while it stood; as_decided: whether it quotes the decision rightly; null where that has not landed';
 
 CREATE OR REPLACE VIEW inferences_without_one_allow AS

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from sluicegate.enforcer.history import decode_policy_event
 from sluicegate.enforcer.log import SealedLog
 from sluicegate.enforcer.seal import Verifier, Void
 from sluicegate.enforcer.state import PolicyLog, Rejected
@@ -17,7 +18,6 @@ from sluicegate.schemas.records import Record
 from sluicegate.sinks.rows import Landing
 from sluicegate.sinks.sink import Sink
 from sluicegate.streams.kafka import Broker, Tail
-from sluicegate.streams.policy_tail import decode_policy_event
 
 logger = logging.getLogger(__name__)
 RETRY_S: Final = 0.5

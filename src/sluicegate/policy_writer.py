@@ -14,6 +14,7 @@ from securesystemslib.signer import Signer  # type: ignore[attr-defined]
 from sluicegate.broker_access import broker_config
 from sluicegate.clock import StackClock
 from sluicegate.enforcer.bundle import Bundle
+from sluicegate.enforcer.history import decode_policy_event
 from sluicegate.enforcer.policy_kinds import Kind
 from sluicegate.enforcer.seal import StageKey
 from sluicegate.enforcer.stage_keys import STAGES, read_stage_keys
@@ -31,9 +32,11 @@ from sluicegate.schemas.ids import KeyId
 from sluicegate.schemas.records import Unsent
 from sluicegate.settings import Settings
 from sluicegate.streams.kafka import Broker
-from sluicegate.streams.policy_tail import PARTITION, decode_policy_event
-from sluicegate.streams.topology import Topology
+from sluicegate.streams.policy_tail import PARTITION
+from sluicegate.streams.topology import POLICY_BYTES_MAX, Topology
 
+VALUE_BYTES_MAX: Final = POLICY_BYTES_MAX - 4096
+"""Of one policy event; what is left is for the batch around it."""
 REMEMBERED: Final = "published.json"
 STANDING: Final = "standing"
 EMBEDDED_LEAD_MS: Final = 200
@@ -261,15 +264,18 @@ class PolicyWriter:
         Raises:
             InvalidBundle, InvalidDirectory: it would be rejected.
         """
-        stamp_ms = self.now_ms() + self._lead_ms
+        stamp_ms, value = self.now_ms() + self._lead_ms, codec.encode(event)
+        if len(value) > VALUE_BYTES_MAX:
+            problem = (
+                f"this version has {len(value)} bytes, and one record takes {VALUE_BYTES_MAX}; change it in parts",
+            )
+            raise InvalidDirectory(problem) if isinstance(event, DirectoryChanged) else InvalidBundle(problem)
         found = self._state.fold(self._state.position + 1, event, stamp_ms)
         if isinstance(found, Rejected):
             problem = (f"the policy log would reject this version: {found.reason}",)
             raise InvalidDirectory(problem) if isinstance(event, DirectoryChanged) else InvalidBundle(problem)
         self._note(found.kind, event.content, stamp_ms)
-        await self._broker.append(
-            self._topic, PARTITION, [Unsent(key=None, value=codec.encode(event))], timestamp_ms=stamp_ms
-        )
+        await self._broker.append(self._topic, PARTITION, [Unsent(key=None, value=value)], timestamp_ms=stamp_ms)
 
     def _remembered(self) -> dict[str, dict[str, str | int]]:
         try:
@@ -303,6 +309,7 @@ async def policy_writer(
         ConfigurationError, Unavailable: there is no root of trust, or the broker does not answer.
     """
     config = broker_config(settings, "publish")
+    config = replace(config, batch_bytes_max=max(config.batch_bytes_max, POLICY_BYTES_MAX))
     async with Broker(config) as broker:
         writer = PolicyWriter(settings, installation, broker, publisher=publisher)
         await writer.catch_up()

@@ -8,6 +8,7 @@ from fault.traffic import MARK, SERVICE, Asked, Switch
 from fixtures_stack import verifier_of, whole
 
 from sluicegate.enforcer.gate import Gate, GateConfig
+from sluicegate.enforcer.history import decode_policy_event
 from sluicegate.enforcer.identity import proof_audience
 from sluicegate.enforcer.log import SealedLog
 from sluicegate.enforcer.seal import Effective, verify_copy
@@ -21,7 +22,6 @@ from sluicegate.schemas.events import DecisionMade, GenerationFinished, ReleaseM
 from sluicegate.schemas.records import Record
 from sluicegate.settings import Settings
 from sluicegate.streams.kafka import Broker
-from sluicegate.streams.policy_tail import decode_policy_event
 from sluicegate.streams.topology import ENFORCER, REDACTOR, RUNNER, Topology
 
 Logs = dict[tuple[str, int], list[Record]]

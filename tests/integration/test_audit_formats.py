@@ -6,13 +6,13 @@ from dataclasses import replace
 import msgspec
 import pytest
 from unit.sinks import heron
+from unit.sinks.replaying import again
 
 from sluicegate.schemas import codec
 from sluicegate.schemas.errors import CodecError
 from sluicegate.schemas.events import ReleaseMade, RequestSubmitted
 from sluicegate.sinks.auditor import LocalAuditor
 from sluicegate.sinks.clickhouse import AuditConfig, AuditDatabase, open_audit
-from sluicegate.sinks.replay import replay
 from sluicegate.sinks.rows import Landing, Table, row_of
 from sluicegate.sinks.sink import Sink
 from sluicegate.sinks.story import story
@@ -108,7 +108,7 @@ def test_stories_are_told_without_the_registry(database: AuditDatabase) -> None:
 
 
 def test_history_in_every_form_is_replayed(database: AuditDatabase) -> None:
-    report = replay(LocalAuditor(database), heron.BUNDLE)
+    report = again(LocalAuditor(database), heron.BUNDLE)
     assert report.changes_nothing()
     assert (report.decided, report.requests, report.mismatches) == (18, 6, ())
     assert report.not_replayable == {}

@@ -7,8 +7,8 @@ import pytest
 from policy_events import DOMAIN, NOW_MS, event, root_event
 from unit.sinks import heron
 
-from sluicegate.directory_history import rules_then
 from sluicegate.enforcer.directory_change import change_content
+from sluicegate.enforcer.history import rules_then
 from sluicegate.enforcer.policy_kinds import Kind
 from sluicegate.enforcer.state import PolicyLog, Rules
 from sluicegate.enforcer.trust import digest_of

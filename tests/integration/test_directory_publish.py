@@ -5,8 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from deployment import SEALING, Deployment
-from fixtures_broker import TENANTS
+from deployment import Deployment, embedded_deployment
 
 from sluicegate.directory_publish import change_in_force
 from sluicegate.enforcer.directory_import import read_csv
@@ -25,22 +24,7 @@ NEW = 'User::"new.person"'
 
 @pytest.fixture
 def deployment(tansu: str, tmp_path: Path) -> Deployment:
-    made = Deployment(
-        tmp_path, bootstrap=tansu, tenant=f"t{next(TENANTS)}", partitions="1", fetch_wait_ms="20",
-        event_time="enforcer",
-    )  # fmt: skip
-    made.make_keys()
-    for stage in SEALING:
-        made.host(stage, stage)
-    made.service("helpdesk-app", made.hosts["enforcer"])
-    settings = made.publisher.loaded()
-
-    async def create() -> None:
-        async with Broker(BrokerConfig(bootstrap=settings.bootstrap, client_id="test", fetch_wait_ms=20)) as broker:
-            await broker.create_topics(Topology(tenant=settings.tenant, partitions=1).topics)
-
-    asyncio.run(create())
-    return made
+    return embedded_deployment(tmp_path, tansu)
 
 
 def test_a_file_is_shown_published_and_refused(

@@ -2,21 +2,24 @@
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 
 import cedarpy
 import pytest
 from rich.console import Console
 from unit.sinks import heron
+from unit.sinks.replaying import again
 
 from sluicegate.enforcer.bundle import bundle_content
 from sluicegate.schemas.errors import InvalidBundle
 from sluicegate.schemas.records import Record
 from sluicegate.sinks.auditor import LocalAuditor
 from sluicegate.sinks.clickhouse import AuditConfig, AuditDatabase, open_audit
-from sluicegate.sinks.replay import replay
 from sluicegate.sinks.replay_report import fail_on, render
 from sluicegate.sinks.rows import Landing, Table
 from sluicegate.sinks.sink import Sink
+
+MODEL = 'Model::"smollm2"'
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +60,11 @@ def test_an_unchanged_bundle_changes_nothing_and_every_row_was_decided_again(
     auditor: LocalAuditor, asked: list[str]
 ) -> None:
     progress: list[tuple[int, int]] = []
-    report = replay(auditor, heron.BUNDLE, progress=lambda done, total: progress.append((done, total)))
+    report = again(auditor, heron.BUNDLE, progress=lambda done, total: progress.append((done, total)))
     assert report.changes_nothing()
     assert report.decided == 18
     assert report.requests == 6
+    assert report.settled == {"POISON": 1}
     assert progress[-1] == (18, 18)
     # Each row alone and each request whole, under both bundles.
     stored = dict(auditor.sql("SELECT action, count() FROM rulings GROUP BY action").rows)
@@ -71,7 +75,7 @@ def test_an_unchanged_bundle_changes_nothing_and_every_row_was_decided_again(
 
 
 def test_one_dropped_role_is_found_though_no_verdict_changes(auditor: LocalAuditor) -> None:
-    report = replay(auditor, bundle_content(heron.leaking(heron.policy_files())))
+    report = again(auditor, bundle_content(heron.leaking(heron.policy_files())))
     assert [(each.field, each.principal, each.request, each.policies) for each in report.newly_readable] == [
         ("people.salary", 'User::"ian.intern"', "demo-06", ("people-team-reads-pay",))
     ]
@@ -94,7 +98,7 @@ def test_a_field_that_is_taken_away_is_found(auditor: LocalAuditor) -> None:
         'permit (principal in Role::"auditor", action == Action::"read"',
         "fields.cedar",
     )
-    report = replay(auditor, candidate)
+    report = again(auditor, candidate)
     assert [(each.field, each.request) for each in report.no_longer_readable] == [("invoices.iban", "demo-11")]
     assert report.newly_readable == ()
 
@@ -107,7 +111,7 @@ def test_a_denial_that_becomes_an_allow_is_found_with_the_fields_it_would_read(a
     old = 'permit (principal in Role::"people", action == Action::"generate"'
     assert files["access.cedar"].count(old) == 1
     files["access.cedar"] = files["access.cedar"].replace(old, 'permit (principal, action == Action::"generate"')
-    report = replay(auditor, bundle_content(files))
+    report = again(auditor, bundle_content(files))
     assert [(each.request, each.before, each.after) for each in report.newly_allowed] == [("demo-07", "DENIED", "OK")]
     assert [(each.field, each.request) for each in report.newly_readable] == [("people.job", "demo-07")]
 
@@ -118,12 +122,12 @@ def test_an_allow_that_becomes_a_denial_is_found(auditor: LocalAuditor) -> None:
         'permit (principal in Role::"auditor", action == Action::"generate"',
         "access.cedar",
     )
-    report = replay(auditor, candidate)
+    report = again(auditor, candidate)
     assert [(each.request, each.after) for each in report.newly_denied] == [("demo-11", "DENIED")]
 
 
 def test_a_changed_obligation_is_found_with_its_values(auditor: LocalAuditor) -> None:
-    report = replay(auditor, edited('@max_tokens("24")', '@max_tokens("200")', "access.cedar"))
+    report = again(auditor, edited('@max_tokens("24")', '@max_tokens("200")', "access.cedar"))
     assert [(each.request, each.name) for each in report.obligations_changed] == [
         ("demo-06", "max_tokens"),
         ("demo-09", "max_tokens"),
@@ -134,27 +138,40 @@ def test_a_changed_obligation_is_found_with_its_values(auditor: LocalAuditor) ->
 
 def test_a_candidate_that_does_not_validate_is_refused(auditor: LocalAuditor) -> None:
     with pytest.raises(InvalidBundle):
-        replay(auditor, edited('Role::"people"', 'Role::"peple"', "pay.cedar"))
+        again(auditor, edited('Role::"people"', 'Role::"peple"', "pay.cedar"))
 
 
-def test_history_without_its_directory_is_counted_never_guessed(database: AuditDatabase, auditor: LocalAuditor) -> None:
-    """Decisions under a directory that the audit does not hold, and one whose ruling was altered, in another epoch."""
+def test_history_without_its_policy_log_is_counted_never_guessed(
+    database: AuditDatabase, auditor: LocalAuditor
+) -> None:
+    """One decision in each of three epochs: without a policy log, with one that has a hole, with the whole one. There
+    also one that names another directory than was in force, and one whose ruling was altered.
+    """
     sink = Sink(database, heron.TOPICS)
     history = heron.company()
-    before = history.landings[Table.DECISIONS][2]
+    before, asked = history.landings[Table.DECISIONS][2], history.landings[Table.REQUESTS][2]
     assert before.record.value is not None
     digest = history.rules().directory.digest.encode()
-    lost = before.record.value.replace(digest, b"sha256:" + b"0" * 64)
+    other = before.record.value.replace(digest, b"sha256:" + b"0" * 64)
     altered = before.record.value.replace(b"interns-may-practise", b"interns-may-practice")
-    assert len({before.record.value, lost, altered}) == 3
-    landings = [landing(before, offset, value) for offset, value in enumerate((lost, altered))]
-    requests = [landing(history.landings[Table.REQUESTS][2], offset) for offset in range(3)]
-    sink.land(60, heron.topic(Table.DECISIONS), 0, landings)
-    sink.land(60, heron.topic(Table.REQUESTS), 0, requests)
-    report = replay(auditor, heron.BUNDLE)
-    assert report.not_replayable == {"the audit does not hold the directory that decided": 4}
-    assert report.decided == 18 + 4
-    assert len(report.mismatches) == 2
+    values = (before.record.value, other, altered)
+    assert len(set(values)) == 3
+    log = history.landings[Table.POLICY]
+    holed = [log[0], Landing(record=replace(log[1].record, value=None), effective=False), log[2]]
+    for epoch, kept, decided in ((60, [], values[:1]), (61, holed, values[:1]), (62, log, values)):
+        sink.land(epoch, heron.topic(Table.POLICY), 0, kept)
+        landings = [landing(before, offset, value) for offset, value in enumerate(decided)]
+        sink.land(epoch, heron.topic(Table.DECISIONS), 0, landings)
+        requests = [landing(asked, offset) for offset in range(heron.BEATS[2].number)]
+        sink.land(epoch, heron.topic(Table.REQUESTS), 0, requests)
+    report = again(auditor, heron.BUNDLE)
+    assert report.not_replayable == {
+        "the policy log does not say what was in force: no root is trusted yet": 4,
+        "the audit lacks offset 1 of the policy log; mend or restore it": 4,
+    }
+    assert report.decided == 18 + 4 + 4, "the genuine one and the altered one of the last epoch"
+    name = "d3-0-2"
+    assert report.mismatches == (f"{name} policy in force", f"{name} generate {MODEL}", f"{name} as a whole")
     assert report.newly_readable == ()
 
 

@@ -106,7 +106,7 @@ def test_a_batch_of_read_and_unreadable_policy_records_lands(
     found = database.writer.query(
         "SELECT undecodable IS NULL, kind FROM policy WHERE epoch = 7 ORDER BY offset"
     ).result_rows
-    assert [tuple(row) for row in found] == [(1, "BUNDLE"), (0, ""), (1, "BUNDLE")]
+    assert [tuple(row) for row in found] == [(1, "ROOT"), (0, ""), (1, "ROOT")]
 
 
 @pytest.mark.parametrize(

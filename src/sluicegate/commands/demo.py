@@ -60,7 +60,7 @@ def demo(*, as_json: bool, cases: Path) -> int:
         if not as_json:
             _show_answers(console, answers)
         folder = _write_candidate(home, settings.bundle_dir, cases)
-        report = replay_with_progress(auditor, read_bundle(folder), progress)
+        report = replay_with_progress(auditor, read_bundle(folder), attached, progress)
     if as_json:
         click.echo(json.dumps(_as_json(attached, found, figures, answers, report), indent=1))
     else:

@@ -11,12 +11,13 @@ import click
 from sluicegate.attached import attach
 from sluicegate.bundle_folder import read_bundle
 from sluicegate.commands.audit import auditor_config
-from sluicegate.directory_history import empty_log, rules_then, standing_log
+from sluicegate.directory_history import empty_log, standing_log
 from sluicegate.directory_publish import change_in_force
 from sluicegate.enforcer.bundle import load_bundle
 from sluicegate.enforcer.directory_change import read_whole
 from sluicegate.enforcer.directory_import import COLUMNS, FILE_BYTES_MAX, Listing, read_csv, read_scim
 from sluicegate.enforcer.directory_merge import Import, import_change
+from sluicegate.enforcer.history import rules_then
 from sluicegate.home import open_home
 from sluicegate.schemas.errors import ConfigurationError, InvalidDirectory, Unavailable
 from sluicegate.settings import load_settings
@@ -24,6 +25,7 @@ from sluicegate.sinks.policy_history import kept_log
 from sluicegate.sinks.serve import asking
 from sluicegate.stopping import signer_from
 
+SHOWN_MAX = 100
 PATH = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -158,8 +160,12 @@ def _bytes(path: Path) -> bytes:
 
 
 def _tell(found: Import, *, err: bool) -> None:
-    width = max((len(each.uid) for each in found.differences), default=0)
-    for each in found.differences:
+    """What is different; all of it where that is what was asked for (`err` is false), else the first of it."""
+    shown = found.differences[:SHOWN_MAX] if err else found.differences
+    width = max((len(each.uid) for each in shown), default=0)
+    for each in shown:
         click.echo(f"  {each.mark} {each.uid:{width}}  {each.detail}".rstrip(), err=err)
+    if len(shown) < len(found.differences):
+        click.echo(f"  and {len(found.differences) - len(shown)} more; `--dry-run` shows all", err=err)
     counted = [sum(each.mark == mark for each in found.differences) for mark in "+~-"]
     click.echo("  {} new, {} changed, {} removed".format(*counted), err=err)

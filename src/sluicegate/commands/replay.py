@@ -9,6 +9,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from sluicegate.bundle_folder import read_bundle
 from sluicegate.commands.audit import auditor_config
+from sluicegate.home import Home
+from sluicegate.installation import Installation
+from sluicegate.settings import Settings, load_settings
 from sluicegate.sinks.auditor import Auditor
 from sluicegate.sinks.replay import replay as replay_history
 from sluicegate.sinks.replay_report import Report, fail_on, render
@@ -27,7 +30,7 @@ def replay(bundle: Path, limits: tuple[str, ...], *, as_json: bool) -> int:
     wanted = [fail_on(limit) for limit in limits]
     content = read_bundle(bundle)
     with asking(auditor_config()) as auditor:
-        report = replay_with_progress(auditor, content, Console(stderr=True))
+        report = replay_with_progress(auditor, content, load_settings(), Console(stderr=True))
     broken = [text for text in (limit.broken_by(report) for limit in wanted) if text is not None]
     if as_json:
         click.echo(json.dumps(report.as_json() | {"broken": broken}, indent=2, ensure_ascii=False))
@@ -39,11 +42,20 @@ def replay(bundle: Path, limits: tuple[str, ...], *, as_json: bool) -> int:
     return 1 if broken or report.mismatches else 0
 
 
-def replay_with_progress(auditor: Auditor, content: bytes, console: Console) -> Report:
-    """A replay with a bar on a terminal."""
+def replay_with_progress(auditor: Auditor, content: bytes, settings: Settings, console: Console) -> Report:
+    """A replay with a bar on a terminal.
+
+    Raises:
+        ConfigurationError: the root of trust, by which the recorded policy log is believed, is missing.
+    """
+    installation = Installation(settings, Home(root=settings.home))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("deciding again")
         return replay_history(
-            auditor, content, progress=lambda done, total: progress.update(task, completed=done, total=total)
+            auditor,
+            content,
+            domain=installation.domain,
+            root_digest=installation.root_digest(),
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
         )

@@ -9,6 +9,7 @@ from sluicegate.enforcer.bundle import digest_of
 from sluicegate.enforcer.decide import Decider, context_json, entity_json
 from sluicegate.enforcer.directory import conform
 from sluicegate.enforcer.directory_change import (
+    CHANGES_MAX,
     Change,
     DirectoryContent,
     change_content,
@@ -113,7 +114,7 @@ def test_what_did_not_change_is_shared(whole):
         ({"put": [{**user("a"), "note": 1}]}, "needs `uid`"),
         ({"put": [{"uid": {"type": "Action", "id": "read"}, "attrs": {}, "parents": []}]}, "actions are the schema's"),
         ({"remove": ['Action::"read"']}, "actions are the schema's"),
-        ({"put": [user(f"u{n}") for n in range(1001)]}, "publish the whole directory"),
+        ({"put": [user(f"u{n}") for n in range(CHANGES_MAX + 1)]}, "make several changes"),
         ({"service_keys": []}, "must be an object of `put` and `remove`"),
         ({"service_keys": {"put": [service_key("k"), service_key("k")]}}, "each with its own `kid`"),
         ({"service_keys": {"put": [service_key("k")], "remove": ["k"]}}, "is put and removed"),

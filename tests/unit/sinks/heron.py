@@ -1,7 +1,10 @@
 """A short history of the example company, with real decisions: what the tests of the audit land and ask."""
 
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from policy_events import event, root_event
 
 from sluicegate.enforcer.access import Rules, judge
 from sluicegate.enforcer.bundle import belongs_to_bundle, bundle_content, load_bundle
@@ -10,14 +13,15 @@ from sluicegate.enforcer.decide import Decider
 from sluicegate.enforcer.directory import load_directory
 from sluicegate.enforcer.grant import source_of
 from sluicegate.enforcer.judgement import Ask
+from sluicegate.enforcer.policy_kinds import Kind
 from sluicegate.enforcer.seal import source_digest
 from sluicegate.enforcer.shadow import NotShadowed, shadow_decide
 from sluicegate.enforcer.shadow_stage import outcome_event
+from sluicegate.enforcer.trust import digest_of
 from sluicegate.schemas.codec import decode, encode
 from sluicegate.schemas.codes import Code, ReleaseOutcome
 from sluicegate.schemas.events import (
     DecisionMade,
-    DirectoryChanged,
     Document,
     FieldText,
     GenerationFinished,
@@ -26,8 +30,6 @@ from sluicegate.schemas.events import (
     ModelRun,
     Outcome,
     Parameters,
-    PolicyKind,
-    PolicyPublished,
     PolicyVersion,
     RedactionMade,
     ReleaseMade,
@@ -71,7 +73,16 @@ when { context.purpose == Purpose::"people" };"""
 
 
 BUNDLE = bundle_content(policy_files())
-DIRECTORY = (REPOSITORY / "policies" / "directory.json").read_bytes()
+# Keys and issuers are what an installation adds; without the lists it is no directory that can be published.
+DIRECTORY = json.dumps(
+    {
+        **json.loads((REPOSITORY / "policies" / "directory.json").read_bytes()),
+        "service_keys": [],
+        "issuers": [],
+        "replies": [],
+    }
+).encode()
+ROOT_DIGEST = digest_of(root_event().metadata)
 
 
 @dataclass
@@ -106,10 +117,9 @@ class History:
         return record
 
     def publish(self) -> None:
-        self.append(
-            Table.POLICY, encode(PolicyPublished(kind=PolicyKind.BUNDLE, version=1, metadata=b"{}", content=BUNDLE))
-        )
-        self.append(Table.POLICY, encode(DirectoryChanged(version=1, metadata=b"{}", content=DIRECTORY)))
+        self.append(Table.POLICY, encode(root_event()))
+        self.append(Table.POLICY, encode(event(Kind.BUNDLE, 1, BUNDLE, effective_at_ms=0)))
+        self.append(Table.POLICY, encode(event(Kind.DIRECTORY, 1, DIRECTORY, effective_at_ms=0)))
 
     def request(self, request: RequestSubmitted) -> Record:
         headers = (("sg-proof", b"proof"), ("sg-token", TOKEN))
@@ -249,7 +259,7 @@ def tell(history: History, beat: Beat) -> None:
         identity=Identity(principal=entity_uid(*who), actor=entity_uid(*HELPDESK), proof_issuer="helpdesk-app",
                           proof_id=f"jti-{beat.number}", proof_issued_at_s=NOON // 1000, proof_key_id="k1"),
         model="smollm2", purpose=beat.purpose,
-        policy=PolicyVersion(position=1, root_version=1, bundle_version=1, bundle_digest=rules.bundle.digest,
+        policy=PolicyVersion(position=2, root_version=1, bundle_version=1, bundle_digest=rules.bundle.digest,
                              directory_version=1, directory_digest=rules.directory.digest),
         determining=found.determining, rulings=found.rulings, obligations=found.obligations, prompt=found.prompt,
         granted=found.granted, clamps=found.clamps, admitted=found.admitted, withheld=found.withheld,

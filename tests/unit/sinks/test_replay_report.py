@@ -14,7 +14,8 @@ LEAK = FieldChange(
 def report(*, leaks: int = 0, mismatches: tuple[str, ...] = (), missing: dict[str, int] | None = None) -> Report:
     return Report(
         candidate="sha256:c", recorded=("sha256:r",), requests=6, decided=18, mismatches=mismatches,
-        not_replayable=missing or {}, newly_readable=(LEAK,) * leaks, no_longer_readable=(), newly_allowed=(),
+        not_replayable=missing or {}, settled={"STOPPED": 2, "POISON": 1},
+        newly_readable=(LEAK,) * leaks, no_longer_readable=(), newly_allowed=(),
         newly_denied=(), obligations_changed=(), prompts_changed=(), files_changed=(),
     )  # fmt: skip
 
@@ -53,7 +54,8 @@ def test_fields_come_first_and_what_cannot_be_relied_on_is_said() -> None:
     text = render(report(leaks=1, mismatches=("d1-0-0 read x",), missing={"no directory": 2})).plain
     lines = text.splitlines()
     assert "as recorded 17/18, 2 not replayable" in lines[0]
-    assert "MISMATCH" in lines[2]
+    assert lines[2] == " settled 3 before a bundle is asked, whatever it says: POISON 1, STOPPED 2"
+    assert "MISMATCH" in lines[3]
     assert text.index("people.salary") < text.index("newly allowed")
     assert "pay.cedar:4" in text
     assert "nothing would change" not in text

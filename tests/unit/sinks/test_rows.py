@@ -47,9 +47,9 @@ def test_an_event_of_another_topic_is_unreadable_here(history: heron.History) ->
 
 def test_both_kinds_of_the_policy_log_are_read(history: heron.History) -> None:
     rows = [row_of(Table.POLICY, 1, each) for each in history.landings[Table.POLICY]]
-    assert [row["kind"] for row in rows] == ["BUNDLE", "DIRECTORY"]
-    assert rows[0]["content_digest"] == history.rules().bundle.digest
-    assert rows[1]["content_digest"] == history.rules().directory.digest
+    assert [row["kind"] for row in rows] == ["ROOT", "BUNDLE", "DIRECTORY"]
+    assert rows[1]["content_digest"] == history.rules().bundle.digest
+    assert rows[2]["content_digest"] == history.rules().directory.digest
 
 
 def test_a_generation_that_ran_no_model_says_so(history: heron.History) -> None:
