@@ -26,6 +26,11 @@ class Rejected:
     reason: str
 
 
+def backdated(kind: Kind) -> Rejected:
+    """A version that is wanted in force no later than the one before it."""
+    return Rejected(code=Fault.BACKDATED, reason=f"`effective_at_ms` is not after that of the {kind.lower()} before")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotReady:
     """No policy state is in force, or none that is known to be complete, and why: everything is denied."""

@@ -1,7 +1,9 @@
 """What policy metadata can vouch for, who may be told apart in signing it, and why it can be refused: the only list."""
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 
 from tuf.api.metadata import Root, Targets  # type: ignore[attr-defined]
@@ -52,6 +54,25 @@ class Fault(StrEnum):
     """It touches an entity type that the newest bundle does not know."""
     INVALID = "INVALID"
     """It is truly signed, and its content cannot be used."""
+
+
+FIXES: Final[Mapping[Fault, str]] = MappingProxyType(
+    {
+        Fault.NO_ROOT: "publish the root of trust first, the one that every stage pins",
+        Fault.MALFORMED: "have the envelope made again with `sluicegate policy sign`",
+        Fault.FOREIGN: "sign it for this environment, tenant and version: `sluicegate policy sign --env`",
+        Fault.UNSIGNED: "let those who are missing sign it: `sluicegate policy sign` names them",
+        Fault.NOT_DELEGATED: "let those sign it who speak for all that it touches, or have ROLES name these for it",
+        Fault.EXPIRED: "sign it anew with a later expiry; where root or roles have expired, their next version first",
+        Fault.TAMPERED: "have the envelope made and signed again; somebody changed its content",
+        Fault.OLDER: "sign it anew under the next version: another one was published since",
+        Fault.OUT_OF_ORDER: "sign it anew on the version that is the newest now",
+        Fault.BACKDATED: "sign it anew with a later `--effective-at`",
+        Fault.UNKNOWN_TYPE: "publish a bundle whose schema knows the type first, or correct the type",
+        Fault.INVALID: "mend the content and sign it anew: `sluicegate policy check` names file and line",
+    }
+)
+"""What to do about each."""
 
 
 DELEGABLE: Final = tuple(kind for kind in Kind if kind not in {Kind.ROOT, Kind.ROLES})

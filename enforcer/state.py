@@ -14,12 +14,12 @@ from sluicegate.enforcer.bundle import Bundle
 from sluicegate.enforcer.candidate import Candidates, NoShadow, Shadow
 from sluicegate.enforcer.directory_change import PSEUDO_TYPES, Change, DirectoryContent, read_content
 from sluicegate.enforcer.pairs import LoadedBundle, Loaders, Misfit, Pairs
-from sluicegate.enforcer.policy_answers import Accepted, NotReady, Rejected, Rules
+from sluicegate.enforcer.policy_answers import Accepted, NotReady, Rejected, Rules, backdated
 from sluicegate.enforcer.policy_kinds import Event, Fault, Kind, delegated_role, directory_role, kind_of
-from sluicegate.enforcer.schedule import DELAY_MS, FOREVER_MS, Line, Scheduled, Timeline, reading_ms
+from sluicegate.enforcer.schedule import DELAY_MS, FOREVER_MS, Line, Scheduled, Span, Timeline, reading_ms
 from sluicegate.enforcer.seal import StageKey
 from sluicegate.enforcer.stage_keys import InvalidKeys, check_succession, read_stage_keys
-from sluicegate.enforcer.stops import NO_STOPS, InvalidStops, Stop, Stops, read_stops
+from sluicegate.enforcer.stops import NO_STOPS, InvalidStops, Stops, read_stops
 from sluicegate.enforcer.trust import (
     Domain,
     TrustedContent,
@@ -31,7 +31,7 @@ from sluicegate.enforcer.trust import (
     verify_root,
 )
 from sluicegate.schemas.errors import InvalidBundle, InvalidDirectory
-from sluicegate.schemas.events import DecisionMade, PolicyVersion
+from sluicegate.schemas.events import PolicyVersion
 from sluicegate.schemas.ids import Digest, KeyId
 
 __all__ = ["Accepted", "Event", "NotReady", "PolicyLog", "Rejected", "Rules"]
@@ -59,15 +59,17 @@ class PolicyLog:
         self._bundles: Timeline[LoadedBundle] = Timeline(kept_max=VERSIONS_KEPT, early=True)
         self._directories: Timeline[DirectoryContent] = Timeline(kept_max=CHANGES_KEPT, early=True)
         self._stops: Timeline[Stops] = Timeline(kept_max=CHANGES_KEPT)
-        self._lines: tuple[Line, ...] = self._all_lines()
+        self._lines: Mapping[Kind, Line] = self._all_lines()
         self._versions: dict[Kind, tuple[int, int]] = {}
         self.candidates = Candidates(self._loaders)
         self._position = self._forked_at = -1
         self._log_ms = 0
         self._last: tuple[int, int, Rules] | None = None
 
-    def _all_lines(self) -> tuple[Line, ...]:
-        return (self._roots, self._roles, self._keys, self._bundles, self._directories, self._stops)
+    def _all_lines(self) -> Mapping[Kind, Line]:
+        held = (self._roots, self._roles, self._keys, self._bundles, self._directories, self._stops)
+        kinds = (Kind.ROOT, Kind.ROLES, Kind.KEYS, Kind.BUNDLE, Kind.DIRECTORY, Kind.STOP)
+        return dict(zip(kinds, held, strict=True))
 
     def fork(self) -> "PolicyLog":
         """A log that has folded the same, for `fold` to go on with elsewhere; this one says what it said until it
@@ -106,6 +108,15 @@ class PolicyLog:
         """The newest root accepted; None before the first."""
         return self._roots.newest.value if self._roots.newest else None
 
+    @property
+    def roles(self) -> TrustedRoles | None:
+        """The newest roles accepted, by which the next event is judged; None before the first."""
+        return self._roles.newest.value if self._roles.newest else None
+
+    def span(self, kind: Kind, time_ms: int) -> Span:
+        """From when until when the version of a kind holds that is in force at `time_ms`, and where it stands."""
+        return self._lines[kind].span(time_ms)
+
     def version_of(self, kind: Kind) -> int:
         """The highest accepted version of a kind, 0 for none: the next to publish is one above."""
         return self._versions.get(kind, (0, 0))[0]
@@ -133,7 +144,7 @@ class PolicyLog:
 
     def forget(self, time_ms: int) -> None:
         """Drops what was in force only before `time_ms`, for one who asks of no earlier time again."""
-        for line in self._lines:
+        for line in self._lines.values():
             line.forget(time_ms)
 
     @property
@@ -149,10 +160,6 @@ class PolicyLog:
     def stops(self) -> Stops:
         """Everything stopped by what was folded, at once and not only from its time on: runner and redactor obey so."""
         return self._stops.newest.value if self._stops.newest else NO_STOPS
-
-    def stopped(self, decision: DecisionMade) -> Stop | None:
-        """The stop that holds now for this decision; None where it may go on. Cheap: ask it while generating."""
-        return self.stops.hitting(decision)
 
     def skip(self, offset: int) -> None:
         """Passes a record that is no policy event.
@@ -206,7 +213,7 @@ class PolicyLog:
             version=event.version,
             domain=self._domain,
             root=root,
-            roles=self._roles.newest.value if self._roles.newest else None,
+            roles=self.roles,
             time_ms=log_ms,
         )
         if isinstance(trusted, Untrusted):
@@ -231,7 +238,7 @@ class PolicyLog:
                     self._stops.add(self._scheduled(self._stops, stops, start, log_ms))
                 case Kind.SHADOW:
                     if not self.candidates.add(trusted, log_ms=log_ms, position=self._position):
-                        return _backdated(kind)
+                        return backdated(kind)
         except (InvalidKeys, InvalidStops) as error:
             return Rejected(code=Fault.INVALID, reason=str(error))
         return trusted.expires_ms
@@ -267,14 +274,14 @@ class PolicyLog:
             return older
         before = self._roles.newest
         if before is not None and roles.effective_at_ms <= before.effective_at_ms:
-            return _backdated(Kind.ROLES)
+            return backdated(Kind.ROLES)
         self._roles.add(self._scheduled(self._roles, roles, roles, log_ms))
         return roles.expires_ms
 
     def _fold_bundle(self, trusted: TrustedContent, log_ms: int) -> int | Rejected:
         before = self._bundles.newest
         if before is not None and trusted.effective_at_ms <= before.effective_at_ms:
-            return _backdated(Kind.BUNDLE)
+            return backdated(Kind.BUNDLE)
         try:
             bundle = self._loaders.bundle(trusted.content)
         except InvalidBundle as error:
@@ -287,7 +294,7 @@ class PolicyLog:
     def _fold_directory(self, trusted: TrustedContent, log_ms: int) -> int | Rejected:
         before = self._directories.newest
         if before is not None and trusted.effective_at_ms <= before.effective_at_ms:
-            return _backdated(Kind.DIRECTORY)
+            return backdated(Kind.DIRECTORY)
         try:
             found = read_content(trusted.content)
         except InvalidDirectory as error:
@@ -303,11 +310,8 @@ class PolicyLog:
     def _fold_change(self, trusted: TrustedContent, change: Change, log_ms: int) -> int | Rejected:
         """A change counts only on the very version before it, and only where the outcome fits what is in force."""
         before, newest = self._directories.newest, self._bundles.newest
-        whole = delegated_role(Kind.DIRECTORY) in trusted.signed_as
-        foreign = (
-            [] if whole else sorted(each for each in change.types if directory_role(each) not in trusted.signed_as)
-        )
-        if foreign:
+        foreign = sorted(each for each in change.types if directory_role(each) not in trusted.signed_as)
+        if foreign and delegated_role(Kind.DIRECTORY) not in trusted.signed_as:
             reason = f"the signers of the change do not speak for `{foreign[0]}`"
             return Rejected(code=Fault.NOT_DELEGATED, reason=reason)
         if before is None or trusted.version != before.version + 1:
@@ -339,7 +343,7 @@ class PolicyLog:
         return line.scheduled(
             value,
             version=trusted.version,
-            effective_at_ms=0 if isinstance(trusted, TrustedRoot) else trusted.effective_at_ms,
+            effective_at_ms=trusted.effective_at_ms,
             expires_ms=trusted.expires_ms,
             log_ms=log_ms,
             position=self._position,
@@ -353,7 +357,7 @@ class PolicyLog:
         root, bundle, directory = self._roots.at(time_ms), self._bundles.at(time_ms), self._directories.at(time_ms)
         if root is None:
             return NotReady(reason="no root is trusted yet")
-        if any(line.forgot(time_ms) for line in self._lines):
+        if any(line.forgot(time_ms) for line in self._lines.values()):
             return NotReady(reason="event time lags behind every version that is kept")
         if bundle is None:
             return NotReady(reason="no bundle is in force")
@@ -366,7 +370,7 @@ class PolicyLog:
         judging = self._pairs.of(bundle, directory)
         if isinstance(judging, Misfit):
             return NotReady(reason=judging.reason)
-        spans = [line.span(time_ms) for line in self._lines]
+        spans = [line.span(time_ms) for line in self._lines.values()]
         rules = Rules(
             judging=judging,
             credentials=directory.value.credentials,
@@ -394,7 +398,3 @@ class PolicyLog:
                 bundle, directory = self._bundles.at(newest.from_ms), self._directories.at(newest.from_ms)
                 if bundle is not None and directory is not None:
                     self._pairs.of(bundle, directory)
-
-
-def _backdated(kind: Kind) -> Rejected:
-    return Rejected(code=Fault.BACKDATED, reason=f"`effective_at_ms` is not after that of the {kind.lower()} before")

@@ -52,6 +52,7 @@ class TrustedRoot:
     root: Root
     version: int
     expires_ms: int
+    effective_at_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

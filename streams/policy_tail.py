@@ -228,7 +228,7 @@ class PolicyTail:
 
     def stopped(self, decision: DecisionMade) -> bool:
         """Whether what this decision grants must stop now: by a stop, or because stops would not be heard of."""
-        if not self.followed or self.state.stopped(decision) is not None:
+        if not self.followed or self.state.stops.hitting(decision) is not None:
             return True
         return self._ahead.hitting(decision) is not None
 

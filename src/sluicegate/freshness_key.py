@@ -30,8 +30,8 @@ def _named(own: Sequence[Signer], root: TrustedRoot, folder: Path) -> Signer:
     if found is None:
         raise ConfigurationError(
             f"the root of trust names {len(named)} keys for freshness, and none of the {len(own)} here: put a "
-            f"`{KeyKind.FRESHNESS}{PRIVATE}` that it names into `{folder}`; where it names 0, make a new root of trust "
-            "(`sluicegate keys new freshness`, then `sluicegate keys new root`)"
+            f"`{KeyKind.FRESHNESS}{PRIVATE}` that it names into `{folder}`; where it names 0, "
+            "`sluicegate keys rotate publisher` makes a root of trust that names those of the keys folder"
         )
     return found
 

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from pathlib import Path
 from typing import Final, cast
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -26,6 +27,8 @@ from sluicegate.settings import Settings
 ISSUER: Final = "urn:sluicegate:development-issuer"
 ISSUER_KEY: Final = "development"
 ROOT_FILE: Final = "root.json"
+LATER_ROOTS: Final = "roots"
+"""In the data directory: roots from version 2 on, `2.root.json` and so on, as TUF names them."""
 TOKEN_AUDIENCE: Final = "sluicegate"  # noqa: S105 - a name, not a secret
 EXPIRES_MS: Final = 4_102_444_800_000
 """2100-01-01: the keys of one machine are replaced by hand; expiry with alarms comes with `policy sign`."""
@@ -42,6 +45,7 @@ class Installation:
         self.development = development
         self.keys = KeyFolder(settings.keys_dir or home.keys, may_make=development)
         self.root_file = settings.root_file or self.keys.path / ROOT_FILE
+        self._later_roots = home.root / LATER_ROOTS
 
     def root_metadata(self) -> bytes:
         """The signed root, version 1: the one that everybody pins.
@@ -60,6 +64,42 @@ class Installation:
             f"there is no root of trust at `{self.root_file}`: put the `{ROOT_FILE}` there that "
             "`sluicegate keys new root` made, or set `SLUICEGATE_ROOT_FILE`"
         )
+
+    def roots(self) -> tuple[bytes, ...]:
+        """The signed roots known here, version 1 first and none left out.
+
+        Raises:
+            ConfigurationError: as `root_metadata`.
+        """
+        found = [self.root_metadata()]
+        file = self._later_root(2)
+        try:
+            while file.is_file():
+                found.append(file.read_bytes())
+                file = self._later_root(len(found) + 1)
+        except OSError as error:
+            raise ConfigurationError(f"`{file}` cannot be read: {error.strerror}; mend its mode") from None
+        return tuple(found)
+
+    def keep_root(self, version: int, metadata: bytes) -> None:
+        """Keeps a root that followed the first, for a log that is begun anew.
+
+        Raises:
+            ConfigurationError: it cannot be written.
+        """
+        file = self._later_root(version)
+        try:
+            if version == 1 or (file.is_file() and file.read_bytes() == metadata):
+                return
+            file.parent.mkdir(mode=0o700, exist_ok=True)
+            draft = file.with_suffix(".new")
+            draft.write_bytes(metadata)
+            draft.replace(file)
+        except OSError as error:
+            raise ConfigurationError(f"`{file}` cannot be written: {error.strerror}; mend its folder") from None
+
+    def _later_root(self, version: int) -> Path:
+        return self._later_roots / f"{version}.{ROOT_FILE}"
 
     def make_root(self) -> bytes:
         """Signs root version 1 over the publisher's public half and those for freshness, and writes it; it is never

@@ -15,7 +15,7 @@ from sluicegate.broker_access import broker_config
 from sluicegate.clock import StackClock
 from sluicegate.enforcer.bundle import Bundle
 from sluicegate.enforcer.history import decode_policy_event
-from sluicegate.enforcer.policy_kinds import Kind
+from sluicegate.enforcer.policy_kinds import FIXES, Kind
 from sluicegate.enforcer.seal import StageKey
 from sluicegate.enforcer.stage_keys import STAGES, read_stage_keys
 from sluicegate.enforcer.state import Accepted, PolicyLog, Rejected
@@ -25,6 +25,7 @@ from sluicegate.enforcer.trust_make import sign_targets
 from sluicegate.home import Home
 from sluicegate.installation import EXPIRES_MS, Installation
 from sluicegate.keys import signer_of
+from sluicegate.loaded_bundles import LOADERS
 from sluicegate.schemas import codec
 from sluicegate.schemas.errors import CodecError, InvalidBundle, InvalidDirectory
 from sluicegate.schemas.events import DirectoryChanged, PolicyKind, PolicyPublished
@@ -70,7 +71,7 @@ class PolicyWriter:
         self._topic = Topology(tenant=settings.tenant, partitions=settings.partitions).policy
         self._clock = StackClock(home.root if settings.event_time == "enforcer" else None)
         self._lead_ms = EMBEDDED_LEAD_MS if settings.event_time == "enforcer" else 0
-        self._state = PolicyLog(domain=installation.domain, root_digest=installation.root_digest())
+        self._state = PolicyLog(domain=installation.domain, root_digest=installation.root_digest(), loaders=LOADERS)
         self._file = home.root / REMEMBERED
         self._digests: dict[Kind, str] = {}
         self._stamp_ms = 0
@@ -114,6 +115,8 @@ class PolicyWriter:
                 if isinstance(found, Accepted):
                     self._stamp_ms = max(self._stamp_ms, record.timestamp_ms)
                     self._note(found.kind, event.content, record.timestamp_ms)
+                    if found.kind is Kind.ROOT:
+                        self._installation.keep_root(found.version, event.metadata)
 
     def _note(self, kind: Kind, content: bytes, stamp_ms: int) -> None:
         self._digests[kind] = digest_of(content)
@@ -147,10 +150,12 @@ class PolicyWriter:
             raise InvalidDirectory(tuple(back))
 
     async def root(self) -> None:
-        """The first root, where the log has none."""
-        if self._state.version_of(Kind.ROOT) == 0:
-            metadata = self._installation.root_metadata()
-            await self._append(PolicyPublished(kind=PolicyKind.ROOT, version=1, metadata=metadata, content=b""))
+        """The roots that this installation knows and the log has not: all of them where it is begun anew."""
+        for version, metadata in enumerate(self._installation.roots(), 1):
+            if version > self._state.version_of(Kind.ROOT):
+                await self._append(
+                    PolicyPublished(kind=PolicyKind.ROOT, version=version, metadata=metadata, content=b"")
+                )
 
     async def content(self, kind: Kind, content: bytes) -> tuple[int, bool]:
         """The version of `kind` that holds `content`, and whether it had to be published.
@@ -190,8 +195,6 @@ class PolicyWriter:
         version = max(self._state.version_of(kind), int(remembered.get("version", 0))) + 1
         content = stops_content(stops)
         await self._publish(kind, content, version=version, effective_at_ms=self.now_ms(), signers=signers)
-        standing = self.stops.standing
-        self._write({**self._remembered(), STANDING: {"content": stops_content(standing).decode() if standing else ""}})
         return version
 
     @property
@@ -250,7 +253,6 @@ class PolicyWriter:
             expires_ms=expires_ms,
             signers=signers or (self._publisher or signer_of(self._installation.keys.publisher()),),
         )
-        self._remember(kind, version, digest_of(content))
         if kind is Kind.DIRECTORY:
             await self._append(DirectoryChanged(version=version, metadata=metadata, content=content))
         else:
@@ -258,12 +260,23 @@ class PolicyWriter:
                 PolicyPublished(kind=PolicyKind(kind.value), version=version, metadata=metadata, content=content)
             )
 
+    async def signed(self, event: PolicyPublished | DirectoryChanged) -> int | Rejected:
+        """Appends an event that others signed, and returns its offset; or why the stages would reject it."""
+        return await self._offer(event)
+
     async def _append(self, event: PolicyPublished | DirectoryChanged) -> None:
         """Appends only what the same fold that the stages run accepts.
 
         Raises:
             InvalidBundle, InvalidDirectory: it would be rejected.
         """
+        found = await self._offer(event)
+        if isinstance(found, Rejected):
+            problem = (f"the policy log would reject this version: {found.reason} ({found.code}); {FIXES[found.code]}",)
+            raise InvalidDirectory(problem) if isinstance(event, DirectoryChanged) else InvalidBundle(problem)
+
+    async def _offer(self, event: PolicyPublished | DirectoryChanged) -> int | Rejected:
+        """The offset at which it stands. What must be remembered is on disk before: a log can be begun anew."""
         stamp_ms, value = self.now_ms() + self._lead_ms, codec.encode(event)
         if len(value) > VALUE_BYTES_MAX:
             problem = (
@@ -272,10 +285,17 @@ class PolicyWriter:
             raise InvalidDirectory(problem) if isinstance(event, DirectoryChanged) else InvalidBundle(problem)
         found = self._state.fold(self._state.position + 1, event, stamp_ms)
         if isinstance(found, Rejected):
-            problem = (f"the policy log would reject this version: {found.reason}",)
-            raise InvalidDirectory(problem) if isinstance(event, DirectoryChanged) else InvalidBundle(problem)
+            return found
         self._note(found.kind, event.content, stamp_ms)
-        await self._broker.append(self._topic, PARTITION, [Unsent(key=None, value=value)], timestamp_ms=stamp_ms)
+        self._remember(found.kind, found.version, digest_of(event.content))
+        if found.kind is Kind.ROOT:
+            self._installation.keep_root(found.version, event.metadata)
+        unsent = [Unsent(key=None, value=value)]
+        offset = await self._broker.append(self._topic, PARTITION, unsent, timestamp_ms=stamp_ms)
+        if found.kind in {Kind.STOP, Kind.RESUME}:
+            standing = stops_content(self.stops.standing).decode() if self.stops.standing else ""
+            self._write({**self._remembered(), STANDING: {"content": standing}})
+        return offset
 
     def _remembered(self) -> dict[str, dict[str, str | int]]:
         try:

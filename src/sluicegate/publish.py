@@ -7,13 +7,13 @@ from pathlib import Path
 from securesystemslib.signer import Signer  # type: ignore[attr-defined]
 
 from sluicegate.bundle_folder import read_bundle
-from sluicegate.enforcer.bundle import load_bundle
 from sluicegate.enforcer.credentials import parse_credentials
 from sluicegate.enforcer.directory import load_directory
 from sluicegate.enforcer.policy_kinds import Kind
 from sluicegate.enforcer.trust import digest_of
 from sluicegate.home import Home
 from sluicegate.installation import Installation
+from sluicegate.loaded_bundles import loaded
 from sluicegate.policy_writer import policy_writer
 from sluicegate.schemas.errors import ConfigurationError
 from sluicegate.settings import Settings
@@ -51,13 +51,13 @@ async def publish(
     """
     installation = Installation(settings, Home(root=settings.home), development=development)
     bundle = read_bundle(bundle_dir)
-    loaded = load_bundle(bundle)
+    found = loaded(bundle)
     try:
         text = directory_path.read_bytes()  # noqa: ASYNC240 - once, at the start of a short command
     except OSError as error:
         raise ConfigurationError(f"the directory `{directory_path}` cannot be read: {error.strerror}") from None
     directory = installation.directory_content(text)
-    load_directory(directory, loaded)
+    load_directory(directory, found)
     replies = parse_credentials(json.loads(directory)).replies
     if development:
         await ensure_topics(settings, replies)
@@ -74,7 +74,7 @@ async def publish(
     return Published(
         version=version,
         digest=digest_of(bundle),
-        policies=len(loaded.policies),
+        policies=len(found.policies),
         directory_version=directory_version,
         changed=changed or directory_changed,
     )

@@ -6,12 +6,12 @@ is refused, so that a typo never leaves a limit at its default. No setting turns
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from sluicegate.schemas.errors import ConfigurationError
 
@@ -32,6 +32,7 @@ PASSED_ON = (
     "XDG_CACHE_HOME",
 )
 
+FILE_BYTES_MAX = 64 * 1024
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
 """A word that becomes part of topic names and of `urn:sluicegate:<env>:<topic>`."""
 
@@ -54,6 +55,9 @@ class Settings(BaseSettings):
     bundle_dir: Path = Path("policies")
     directory_path: Path | None = None
     """None: `directory.json` in the bundle's folder."""
+
+    environments_dir: Path = Path("environments")
+    """Settings of other environments, a file `NAME.env` each, for whoever publishes to them."""
 
     # Keys. Without `root_file` the root of trust is the one in the keys folder, which `sluicegate up` makes.
     keys_dir: Path | None = None
@@ -189,18 +193,66 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         ConfigurationError: a variable with the prefix is no setting, or a value is out of its range.
     """
     names = os.environ if environment is None else environment
+    _require_known(name for name in names if name.upper().startswith(PREFIX))
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise ConfigurationError(_first_line(error)) from None
+
+
+class _Written(Settings):
+    """Settings that stand in a file: this process's environment has no say in them."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        *_: PydanticBaseSettingsSource,
+        **__: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+def read_settings(file: Path, **defaults: object) -> Settings:
+    """The settings in a file of lines `SLUICEGATE_NAME=value` (`#` begins a comment), over `defaults`. Its relative
+    paths are relative to its folder, so that it means the same wherever a command is typed.
+
+    Raises:
+        ConfigurationError: the file cannot be read, a line is none, or a value is out of its range.
+    """
+    try:
+        with file.open("rb") as opened:
+            lines = opened.read(FILE_BYTES_MAX).decode("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise ConfigurationError(f"`{file}` cannot be read as text; mend the file") from None
+    values: dict[str, object] = dict(defaults)
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        name, sign, value = line.strip().partition("=")
+        if not sign:
+            raise ConfigurationError(f"{file}:{number}: write `{PREFIX}NAME=value`")
+        _require_known([name])
+        field = name.removeprefix(PREFIX).lower()
+        if value:
+            is_path = "Path" in str(Settings.model_fields[field].annotation)
+            values[field] = file.absolute().parent / value if is_path else value
+    try:
+        return _Written(**values)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ConfigurationError(f"{file}: {_first_line(error)}") from None
+
+
+def _require_known(names: Iterable[str]) -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for name in sorted(names):
-        if name.upper().startswith(PREFIX) and name.upper() not in known:
+        if name.upper() not in known:
             # Compared without the prefix: with it, everything is close to something.
             close = difflib.get_close_matches(name[len(PREFIX) :].lower(), Settings.model_fields, n=1)
             hint = f"did you mean `{PREFIX}{close[0].upper()}`?" if close else "unset it"
             msg = f"`{name}` is not a setting: {hint}"
             raise ConfigurationError(msg)
-    try:
-        return Settings()
-    except ValidationError as error:
-        raise ConfigurationError(_first_line(error)) from None
 
 
 def cache_folder() -> Path:

@@ -9,7 +9,10 @@ from click.testing import CliRunner
 from sluicegate.cli import sluicegate
 
 ROOT = Path(__file__).resolve().parents[2]
-LINES = re.findall(r"^sluicegate (policy .*)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+# `policy shadow` needs a stack that runs: `tests/integration/test_shadow_stack.py` types it.
+LINES = re.findall(
+    r"^sluicegate (policy (?!shadow ).*)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+)
 SAID = {
     "check": "0 errors, 0 warnings",
     "test": "18 of 18 policies",

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sluicegate.attached import attach
+from sluicegate.commands.keys_rotate import rotate
 from sluicegate.home import Home, open_home
 from sluicegate.installation import ROOT_FILE, Installation, service_key_entry
 from sluicegate.key_admission import admissions, find_key, stage_keys_in_force
@@ -28,6 +29,9 @@ DAY_S: Final = 86_400
 @click.group()
 def keys() -> None:
     """Make, list and revoke the keys of this installation: root, publisher, freshness, stages, services."""
+
+
+keys.add_command(rotate)
 
 
 @keys.group()
@@ -70,8 +74,8 @@ def publisher() -> int:
     installation = _installation()[2]
     if installation.keys.of(KeyKind.PUBLISHER, endings=(PRIVATE, PUBLIC)):
         raise ConfigurationError(
-            f"there is a publisher's key in `{installation.keys.path}`; the root names it: it is replaced with a new "
-            "root of trust alone"
+            f"there is a publisher's key in `{installation.keys.path}`; the root names it: `sluicegate keys rotate "
+            "publisher` replaces it"
         )
     _made(installation, KeyKind.PUBLISHER)
     if installation.keys.of(KeyKind.ROOT):

@@ -15,12 +15,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "let a candidate decide beside the active bundle, without effect",
     ),
     "render": ("sluicegate.commands.policy_render:render", "write a bundle as English sentences"),
+    "sign": ("sluicegate.commands.policy_sign:sign", "make an envelope for an environment, or sign one"),
+    "publish": ("sluicegate.commands.publish:publish", "publish what was signed, or what lies here"),
+    "status": ("sluicegate.commands.policy_status:status", "what each environment and its workers run, drift, expiry"),
+    "promote": ("sluicegate.commands.policy_promote:promote", "make an envelope for the next environment"),
+    "rollback": ("sluicegate.commands.policy_promote:rollback", "make an envelope for earlier content"),
 }
 
 
 @click.group(cls=LazyGroup, table=COMMANDS)
 def policy() -> None:
-    """Write, check, test, explain and compare policy bundles, and let one decide in shadow.
-
-    Nothing here changes what is allowed.
+    """Write, check, test, explain and compare policy bundles; sign and publish them, let one decide in shadow, see
+    what runs where.
     """

@@ -15,6 +15,7 @@ from sluicegate.enforcer.state import NotReady, PolicyLog
 from sluicegate.home import Home
 from sluicegate.installation import Installation
 from sluicegate.keys import KeyFolder, KeyKind, key_id_of
+from sluicegate.policy_versions import EXPIRY_WARN_MS
 from sluicegate.registry import ids_at_start
 from sluicegate.schemas.errors import ConfigurationError, SluicegateError
 from sluicegate.settings import Settings
@@ -25,7 +26,6 @@ from sluicegate.streams.topology import DELIVERY, ENFORCER, REDACTOR, RUNNER, SE
 from sluicegate.topics import Applications, Examined, examine, read_applications, read_directory, realm_of
 
 GROUPED: Final = (ENFORCER, RUNNER, REDACTOR, DELIVERY)
-EXPIRY_WARN_MS: Final = 30 * 24 * 3600 * 1000
 SKEW_MS_MAX: Final = 5_000
 READ_S: Final = 20.0
 

@@ -87,13 +87,13 @@ def test_a_stop_denies_what_it_names_from_its_time_on_and_nothing_else(stop: Sto
     earlier = record(request(documents=(document("tickets", ("text", "Hello.")),)), at_ms=NOON_MS + DELAY_MS - 1)
     assert decided(earlier, gate(earlier.partition, log=log)).code is Code.OK
     # Runner and redactor do not wait for that.
-    assert log.stopped(ALLOWED) == stop
+    assert log.stops.hitting(ALLOWED) == stop
 
 
 def test_what_a_stop_does_not_name_goes_on() -> None:
     log = company_log(stopping(Kind.STOP, 1, *MISSES))
     assert decided(LATER, gate(LATER.partition, log=log)).code is Code.OK
-    assert log.stopped(ALLOWED) is None
+    assert log.stops.hitting(ALLOWED) is None
 
 
 def test_stops_add_up_and_each_is_undone_by_name() -> None:
@@ -111,7 +111,7 @@ def test_stops_add_up_and_each_is_undone_by_name() -> None:
     assert decided(LATER, gate(LATER.partition, log=log)).code is Code.STOPPED, "not undone yet at this T"
     late = record(request(documents=(document("tickets", ("text", "Hello.")),)), at_ms=NOON_MS + DELAY_MS + 7)
     assert decided(late, gate(late.partition, log=log)).code is Code.OK
-    assert log.stopped(ALLOWED) is None
+    assert log.stops.hitting(ALLOWED) is None
 
 
 def test_no_end_of_a_stop_that_is_set_for_later_holds_back_a_stop() -> None:

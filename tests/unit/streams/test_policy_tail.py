@@ -156,7 +156,7 @@ async def test_a_stop_behind_what_is_read_is_obeyed_at_once(house: House) -> Non
     assert not house.tail.stopped(made)
     house.log.append(stops(Kind.STOP, 1, ANA))
     await house.until(lambda: house.tail.stopped(made))
-    assert house.tail.state.stopped(made) is None, "it is not folded: the order of the log is kept"
+    assert house.tail.state.stops.hitting(made) is None, "it is not folded: the order of the log is kept"
     house.log.append(stops(Kind.RESUME, 1, ANA))
     await house.tail.receive_end(timeout_s=LIMIT_S)
     assert house.tail.stopped(made), "what undoes it waits for its turn"
@@ -189,7 +189,7 @@ async def test_what_is_short_is_folded_as_it_comes(house: House) -> None:
             value=codec.encode(stops(Kind.STOP, 1, ANA)),
         )
     )
-    assert house.tail.state.stopped(made) == ANA
+    assert house.tail.state.stops.hitting(made) == ANA
     assert house.tail.waiting == 0
 
 
