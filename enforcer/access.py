@@ -8,8 +8,6 @@
 The first check that fails denies with its code and keeps the rulings made so far.
 """
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
@@ -18,19 +16,20 @@ from sluicegate.enforcer.bundle import Bundle
 from sluicegate.enforcer.decide import Decider, context_json, entity_json
 from sluicegate.enforcer.directory import Directory
 from sluicegate.enforcer.judgement import Ask, Judgement, Refused
-from sluicegate.enforcer.obligations import MERGED, REASON, MergedObligations, merge
-from sluicegate.enforcer.shape import field_name, shape_prompt
+from sluicegate.enforcer.materials import materials
+from sluicegate.enforcer.obligations import (
+    MERGED,
+    REASON,
+    MergedObligations,
+    merge,
+)
+from sluicegate.enforcer.parameters import asked_tokens, clamp, out_of_range
+from sluicegate.enforcer.paths import field_name
+from sluicegate.enforcer.shape import shape_prompt
 from sluicegate.schemas.codes import Code
-from sluicegate.schemas.events import Clamp, Granted, Parameters, RequestSubmitted, Ruling
+from sluicegate.schemas.events import RequestSubmitted, Ruling
 from sluicegate.schemas.ids import PolicyId, entity_uid
 
-OUTPUT_TOKENS_DEFAULT: Final = 256  # tokens, asked for by a request that asks nothing; granted where no policy limits
-OUTPUT_TOKENS_MAX: Final = 32_768
-SEED_MAX: Final = 2**63 - 1
-SEED_FIXED: Final = 0
-STOPS_MAX: Final = 8
-STOP_CHARACTERS_MAX: Final = 256
-TOP_K_MAX: Final = 64
 _HOUR_MS: Final = 3_600_000
 _CONTEXTS_MAX: Final = 4_096
 _MERGED_MAX: Final = 1_024
@@ -79,21 +78,26 @@ def judge(rules: Rules, ask: Ask) -> Judgement:
     if isinstance(shaped, Refused):
         return _denied(shaped, rulings)
     # 7 clamp the parameters
-    wrong = next(_out_of_range(ask.request.parameters), None)
+    wrong = next(out_of_range(ask.request.parameters), None)
     if wrong is not None:
         return _denied(Refused(code=Code.PARAMETER_INVALID, reason=wrong), rulings)
-    granted, clamps = _clamp(ask, merged, rules.bundle)
+    clamped = clamp(ask, merged, rules.bundle)
+    if isinstance(clamped, Refused):
+        return _denied(clamped, rulings)
     return Judgement(
         code=Code.OK,
         determining=access.policies,
         rulings=tuple(rulings),
         obligations=merged.recorded,
         prompt=shaped.prompt,
-        granted=granted,
-        clamps=clamps,
+        granted=clamped.granted,
+        clamps=(*shaped.clamps, *clamped.clamps),
         admitted=tuple(sorted(fields.admitted)),
         withheld=tuple(sorted(fields.withheld)),
         aliases=shaped.aliases,
+        materials=materials(shaped.prompt, request=ask.request, rulings=rulings, merged=merged),
+        prompt_redactions=shaped.redactions,
+        prompt_tokens_max=merged.limit("max_prompt_tokens"),
     )
 
 
@@ -124,7 +128,7 @@ def _asking_context(ask: Ask) -> str:
     """The context of generate and shape: what was asked, by whose hand, and when (event time, UTC; Monday is 0)."""
     parameters = ask.request.parameters
     return _asking_json(
-        ask.request.purpose, ask.actor, ask.time_ms // _HOUR_MS, _asked_tokens(parameters), parameters.stream
+        ask.request.purpose, ask.actor, ask.time_ms // _HOUR_MS, asked_tokens(parameters), parameters.stream
     )
 
 
@@ -150,10 +154,6 @@ def _reading_json(purpose: str, actor: tuple[str, str], model: str) -> str:
             "model": entity_json("Model", model),
         }
     )
-
-
-def _asked_tokens(parameters: Parameters) -> int:
-    return OUTPUT_TOKENS_DEFAULT if parameters.max_tokens is None else parameters.max_tokens
 
 
 def _refusal(rules: Rules, ruling: Ruling) -> Refused:
@@ -223,54 +223,3 @@ def _merge(rules: Rules, policies: tuple[str, ...]) -> MergedObligations | Refus
         if name in source.annotations
     )
     return found
-
-
-# ---- 7 clamp the parameters ----------------------------------------------------------------------------------------
-
-
-def _out_of_range(parameters: Parameters) -> Iterator[str]:
-    """What to change in the parameters, one line each; values are not repeated."""
-    if parameters.max_tokens is not None and not 1 <= parameters.max_tokens <= OUTPUT_TOKENS_MAX:
-        yield f"max_tokens must be 1 to {OUTPUT_TOKENS_MAX}"
-    temperature, top_p = parameters.temperature, parameters.top_p
-    if temperature is not None and not (math.isfinite(temperature) and 0 <= temperature <= 2):
-        yield "temperature must be 0 to 2"
-    if top_p is not None and not (math.isfinite(top_p) and 0 < top_p <= 1):
-        yield "top_p must be above 0, up to 1"
-    if parameters.top_k is not None and not 1 <= parameters.top_k <= TOP_K_MAX:
-        yield f"top_k must be 1 to {TOP_K_MAX}"
-    if parameters.seed is not None and not 0 <= parameters.seed <= SEED_MAX:
-        yield "seed must be 0 to 2^63-1"
-    if len(parameters.stop) > STOPS_MAX or not all(0 < len(stop) <= STOP_CHARACTERS_MAX for stop in parameters.stop):
-        yield f"stop must be up to {STOPS_MAX} texts of 1 to {STOP_CHARACTERS_MAX} characters"
-
-
-def _clamp(ask: Ask, merged: MergedObligations, bundle: Bundle) -> tuple[Granted, tuple[Clamp, ...]]:
-    parameters = ask.request.parameters
-    clamps = []
-    limit = merged.limit("max_tokens") or OUTPUT_TOKENS_DEFAULT
-    max_tokens = min(_asked_tokens(parameters), limit)
-    if parameters.max_tokens is not None and max_tokens < parameters.max_tokens:
-        clamps.append(_clamped("max_tokens", str(parameters.max_tokens), str(max_tokens), merged.sources("max_tokens")))
-    seed = ask.default_seed if parameters.seed is None else parameters.seed
-    if merged.word("seed") == "fixed":
-        if parameters.seed is not None and parameters.seed != SEED_FIXED:
-            clamps.append(_clamped("seed", str(parameters.seed), str(SEED_FIXED), merged.sources("seed")))
-        seed = SEED_FIXED
-    if parameters.stream:  # no stage streams yet: the terminal release is all there is
-        clamps.append(_clamped("stream", "yes", "no", ()))
-    grammar = merged.word("output")
-    granted = Granted(
-        max_tokens=max_tokens,
-        temperature=0.0 if parameters.temperature is None else parameters.temperature,
-        top_p=1.0 if parameters.top_p is None else parameters.top_p,
-        top_k=TOP_K_MAX if parameters.top_k is None else parameters.top_k,
-        seed=seed,
-        stop=parameters.stop,
-        choices=() if grammar is None else bundle.grammars[grammar].choices,
-    )
-    return granted, tuple(clamps)
-
-
-def _clamped(name: str, asked: str, granted: str, policies: tuple[PolicyId, ...]) -> Clamp:
-    return Clamp(name=name, asked=asked, granted=granted, policies=policies)

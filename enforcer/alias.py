@@ -19,6 +19,8 @@ from sluicegate.schemas.errors import Problem
 
 Key = tuple[str, str]
 """A term list and a public name in it."""
+Part = tuple[str, Key | None]
+"""A text, and the public name that it is, if it is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,23 +53,31 @@ class Aliases:
 
         A name that runs over a border goes into the piece in which it starts; a border counts as the edge of a word.
         """
+        cut, counts = self.cut(pieces)
+        return tuple("".join(text for text, _ in parts) for parts in cut), counts
+
+    def cut(self, pieces: Sequence[str]) -> tuple[tuple[tuple[Part, ...], ...], Counter[Key]]:
+        """The same as parts of each piece, none empty: what was left as it stands (key None), and each public name."""
         text = "".join(pieces)
         view = fold(text)
         borders = list(accumulate((len(piece) for piece in pieces), initial=0))
         edges = frozenset(borders)
         found = self._find(view, edges)
         if not found:
-            return tuple(pieces), Counter()
-        out = []
+            return tuple(((piece, None),) if piece else () for piece in pieces), Counter()
+        out: list[tuple[Part, ...]] = []
         for low, high in pairwise(borders):
-            piece, at = "", low
+            parts: list[Part] = []
+            at = low
             for start, end, meaning in found:
                 if end <= low or start >= high:
                     continue
-                piece += text[at : max(start, low)]
-                piece += meaning.alias if start >= low else ""
+                parts.append((text[at : max(start, low)], None))
+                if start >= low:
+                    parts.append((meaning.alias, meaning.key))
                 at = min(end, high)
-            out.append(piece + text[at:high])
+            parts.append((text[at:high], None))
+            out.append(tuple(part for part in parts if part[0]))
         return tuple(out), Counter(meaning.key for _, _, meaning in found)
 
     def holds_term(self, text: str) -> bool:

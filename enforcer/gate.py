@@ -120,6 +120,9 @@ class Gate:
                 step.append((None, self._gap(covered, record.offset - covered, record_time)))
             step.append((record.key, self._decide_one(record, record_time, proofs, requests)))
             unsent = [Unsent(key=key, value=codec.encode(decision)) for key, decision in step]
+            if unsent[-1].size_bytes() + SEAL_BYTES_MAX > self._config.slice_bytes_max:
+                step[-1] = (record.key, _too_large(step[-1][1]))
+                unsent[-1] = Unsent(key=record.key, value=codec.encode(step[-1][1]))
             step_size = sum(each.size_bytes() + SEAL_BYTES_MAX for each in unsent)
             if outputs and (size + step_size > self._config.slice_bytes_max or len(outputs) + 2 > SLICE_RECORDS_MAX):
                 break
@@ -234,6 +237,33 @@ def judged(known: Known, rules: access.Rules, identity: Identity, request: Reque
         admitted=found.admitted,
         withheld=found.withheld,
         aliases=found.aliases,
+        materials=found.materials,
+        prompt_redactions=found.prompt_redactions,
+        prompt_tokens_max=found.prompt_tokens_max,
+    )
+
+
+def _too_large(decision: DecisionMade) -> DecisionMade:
+    """The denial of what fits no slice: a decision that no broker takes would stand in the way of all that follow.
+
+    What is shaped can be longer than what was asked: public names for short terms, labels for short values.
+    """
+    meaning = MEANINGS[Code.TOO_LARGE]
+    return DecisionMade(
+        decision_id=decision.decision_id,
+        source=decision.source,
+        time_ms=decision.time_ms,
+        request_id=decision.request_id,
+        model=decision.model,
+        purpose=decision.purpose,
+        deadline_ms=decision.deadline_ms,
+        policy=decision.policy,
+        identity=decision.identity,
+        duplicate_of=decision.duplicate_of,
+        verdict=Verdict.DENY,
+        code=Code.TOO_LARGE,
+        check=meaning.check,
+        reason=f"{meaning.text}, as it is shaped",
     )
 
 

@@ -3,7 +3,17 @@
 from dataclasses import dataclass
 
 from sluicegate.schemas.codes import Code
-from sluicegate.schemas.events import AliasUse, Clamp, Granted, Obligation, RequestSubmitted, Ruling, ShapedMessage
+from sluicegate.schemas.events import (
+    AliasUse,
+    Clamp,
+    Granted,
+    Material,
+    Obligation,
+    PromptRedaction,
+    RequestSubmitted,
+    Ruling,
+    ShapedMessage,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,3 +52,6 @@ class Judgement:
     admitted: tuple[str, ...] = ()
     withheld: tuple[str, ...] = ()
     aliases: tuple[AliasUse, ...] = ()
+    materials: tuple[Material, ...] = ()
+    prompt_redactions: tuple[PromptRedaction, ...] = ()
+    prompt_tokens_max: int | None = None

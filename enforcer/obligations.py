@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 from functools import lru_cache
 from types import MappingProxyType
@@ -21,12 +22,15 @@ from sluicegate.schemas.events import Obligation
 from sluicegate.schemas.ids import PolicyId
 
 Operators = Mapping[str, str]
-Value = int | str | frozenset[str] | Operators
-"""A limit, a word, a set of names, or an operator for each redaction class."""
+Value = int | Decimal | str | frozenset[str] | Operators
+"""A limit, a word, a set of names or texts, or an operator for each redaction class."""
 
 REASON: Final = "reason"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}")
+_DECIMAL: Final = re.compile(r"[0-9](?:\.[0-9]{1,6})?")
+STOPS_MAX: Final = 8
+STOP_CHARACTERS_MAX: Final = 256
 
 
 class BadValue(ValueError):
@@ -48,7 +52,9 @@ class Law(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One row of the catalogue. `levels` runs from loose to strict; `most` bounds a number."""
+    """One row of the catalogue. `levels` runs from loose to strict; `most` bounds a number, which is a decimal one
+    where `decimal` and never 0 where `positive`.
+    """
 
     name: str
     value: str
@@ -57,6 +63,8 @@ class Entry:
     supported: bool = False
     levels: tuple[str, ...] = ()
     most: int = 0
+    decimal: bool = False
+    positive: bool = False
 
     def row(self) -> dict[str, object]:
         """The same as a bundle's `obligations.yaml` says it: `value`, `merge`, `stage`, and `levels` or `most`."""
@@ -72,28 +80,33 @@ class Entry:
         return f"{self.name}: {json.dumps(self.row())}"
 
 
-_CLIENT_SYSTEM: Final = ("demote", "drop", "refuse")
+_SYSTEM: Final = ("demote", "drop", "refuse")
 _WITHHELD: Final = ("label", "drop", "refuse")
 _NUMBERS: Final = ("free", "from_context")
+_OVER_LIMIT: Final = ("clamp", "refuse")
+_BOUND: Final = "upper bound, decimal"
+_SAMPLER: Final = "enforcer, runner"
 _ENTRIES: Final = (
-    Entry(name="max_tokens", value="tokens", law=Law.MIN, stage="enforcer, runner", supported=True, most=32768),
-    Entry(name="max_prompt_tokens", value="tokens", law=Law.MIN, stage="enforcer", most=32768),
-    Entry(name="temperature", value="upper bound, decimal", law=Law.MIN, stage="enforcer, runner"),
-    Entry(name="top_p", value="upper bound, decimal", law=Law.MIN, stage="enforcer, runner"),
-    Entry(name="top_k", value="upper bound, 1 to 64", law=Law.MIN, stage="enforcer, runner", most=64),
+    Entry(name="max_tokens", value="tokens", law=Law.MIN, stage=_SAMPLER, supported=True, most=32768),
+    Entry(name="max_prompt_tokens", value="tokens", law=Law.MIN, stage="runner", supported=True, most=32768),
+    Entry(name="temperature", value=_BOUND, law=Law.MIN, stage=_SAMPLER, supported=True, most=2, decimal=True),
+    Entry(name="top_p", value=_BOUND, law=Law.MIN, stage=_SAMPLER, supported=True, most=1, decimal=True,
+          positive=True),
+    Entry(name="top_k", value="upper bound, 1 to 64", law=Law.MIN, stage=_SAMPLER, supported=True, most=64),
     Entry(name="seed", value="order", law=Law.STRICTEST, stage="runner", supported=True, levels=("client", "fixed")),
-    Entry(name="stream", value="order", law=Law.STRICTEST, stage="runner", levels=("yes", "no")),
-    Entry(name="over_limit", value="order", law=Law.STRICTEST, stage="enforcer", levels=("clamp", "refuse")),
-    Entry(name="stop", value="strings", law=Law.UNION, stage="runner"),
+    Entry(name="stream", value="order", law=Law.STRICTEST, stage="enforcer", supported=True, levels=("yes", "no")),
+    Entry(name="over_limit", value="order", law=Law.STRICTEST, stage="enforcer", supported=True, levels=_OVER_LIMIT),
+    Entry(name="stop", value="texts", law=Law.UNION, stage=_SAMPLER, supported=True),
     Entry(name="system", value="template", law=Law.EQUAL, stage="enforcer", supported=True),
-    Entry(name="client_system", value="order", law=Law.STRICTEST, stage="enforcer", levels=_CLIENT_SYSTEM),
+    Entry(name="client_system", value="order", law=Law.STRICTEST, stage="enforcer", supported=True, levels=_SYSTEM),
     Entry(name="output", value="grammar", law=Law.EQUAL, stage="runner", supported=True),
     Entry(name="ban", value="term lists", law=Law.UNION, stage="runner, redactor"),
     Entry(name="alias", value="term lists", law=Law.UNION, stage="enforcer", supported=True),
     Entry(name="numbers", value="order", law=Law.STRICTEST, stage="redactor", supported=True, levels=_NUMBERS),
     Entry(name="withheld", value="order", law=Law.STRICTEST, stage="enforcer", supported=True, levels=_WITHHELD),
     Entry(name="redact", value="CLASS=how", law=Law.OPERATORS, stage="redactor", supported=True, levels=STRICTNESS),
-    Entry(name="redact_prompt", value="CLASS=how", law=Law.OPERATORS, stage="enforcer", levels=STRICTNESS),
+    Entry(name="redact_prompt", value="CLASS=how", law=Law.OPERATORS, stage="enforcer", supported=True,
+          levels=STRICTNESS),
     Entry(name="mask_output", value="JSON paths", law=Law.UNION, stage="redactor"),
     Entry(name="approval", value="role, ttl", law=Law.ALL_MIN, stage="enforcer"),
     Entry(name="charge", value="budgets", law=Law.UNION, stage="enforcer"),
@@ -119,6 +132,8 @@ def parse(name: str, raw: str) -> Value:
         raise KeyError(name)
     match entry.law:
         case Law.MIN:
+            if entry.decimal:
+                return _bound(entry, raw)
             if not _NUMBER.fullmatch(raw) or int(raw) > entry.most:
                 raise BadValue(f"`{raw}` is no whole number from 1 to {entry.most}")
             return int(raw)
@@ -128,6 +143,8 @@ def parse(name: str, raw: str) -> Value:
             return raw
         case Law.EQUAL:
             return _name(raw)
+        case Law.UNION if name == "stop":
+            return _texts(raw)
         case Law.UNION:
             names = [_name(part.strip()) for part in raw.split(",")]
             if len(set(names)) < len(names):
@@ -141,6 +158,38 @@ def _name(raw: str) -> str:
     if not _NAME.fullmatch(raw):
         raise BadValue(f"`{raw}` is no name; write letters, digits, `-`, `_` and `.`")
     return raw
+
+
+def _bound(entry: Entry, raw: str) -> Decimal:
+    """A decimal of at most six places, from 0 (above it where `positive`) to `most`."""
+    value = Decimal(raw) if _DECIMAL.fullmatch(raw) else None
+    if value is None or value > entry.most or (entry.positive and not value):
+        least = "above 0, up to" if entry.positive else "0 to"
+        raise BadValue(f"`{raw}` is no decimal number {least} {entry.most}; write it as `0.3`")
+    return value.normalize()
+
+
+def _texts(raw: str) -> frozenset[str]:
+    """One text as it stands, or a JSON list of texts, for several or for one with escapes."""
+    texts: object = [raw]
+    if raw.lstrip().startswith("["):
+        try:
+            texts = json.loads(raw)
+        except (ValueError, RecursionError):
+            raise BadValue(f"`{raw}` is no JSON list of texts; correct it") from None
+    if not isinstance(texts, list) or not 0 < len(texts) <= STOPS_MAX:
+        raise BadValue(f"`{raw}` must hold 1 to {STOPS_MAX} texts")
+    for text in texts:
+        if not isinstance(text, str) or not 0 < len(text) <= STOP_CHARACTERS_MAX or not _is_text(text):
+            raise BadValue(f"`{raw}` must hold texts of 1 to {STOP_CHARACTERS_MAX} characters")
+    if len(set(texts)) < len(texts):
+        raise BadValue(f"`{raw}` names one thing twice; name it once")
+    return frozenset(texts)
+
+
+def _is_text(text: str) -> bool:
+    """Whether `text` has a form in UTF-8: a JSON escape can write half of a character."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _operators(raw: str) -> Operators:
@@ -183,6 +232,11 @@ class MergedObligations:
         value = self.values.get(name)
         return value if isinstance(value, int) else None
 
+    def bound(self, name: str) -> Decimal | None:
+        """The decimal number of a `min` obligation; None where no policy limits it."""
+        value = self.values.get(name)
+        return value if isinstance(value, Decimal) else None
+
     def word(self, name: str) -> str | None:
         """The level or name of a `strictest` or `equal` obligation; None where no policy states it."""
         value = self.values.get(name)
@@ -205,6 +259,8 @@ class MergedObligations:
 
 def value_json(value: Value) -> str:
     """The canonical JSON of a merged value: a number, a string, a sorted list or an object."""
+    if isinstance(value, Decimal):
+        return f"{value:f}"
     plain = sorted(value) if isinstance(value, frozenset) else dict(value) if isinstance(value, Mapping) else value
     return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
@@ -257,7 +313,7 @@ def _carries(value: Value, merged: Value) -> bool:
 
 
 def _min(_: Entry, stated: Stated) -> Value | None:
-    return min(value for _, value in stated if isinstance(value, int))
+    return min(value for _, value in stated if isinstance(value, int | Decimal))
 
 
 def _strictest(entry: Entry, stated: Stated) -> Value | None:

@@ -132,6 +132,26 @@ def redact(
     )  # fmt: skip
 
 
+def cut(
+    text: str, scanner: Scanner, operators: Mapping[RedactionClass, Operator]
+) -> list[tuple[str, Redaction | None]] | None:
+    """Return `text` in parts, none empty: what stays (None), and what stands in the place of each value of a class in
+    `operators`, which holds no `keep`. None where the scanner cannot read the text.
+    """
+    try:
+        findings = [finding for finding in scanner.scan(text) if finding.class_ in operators]
+    except ScanFailed:
+        return None
+    parts: list[tuple[str, Redaction | None]] = []
+    at = 0
+    for start, end, members, _ in _clusters(findings, ()):
+        replacement, redaction = _replaced(text, (start, end), members, operators, claimed=False)
+        parts += ((text[at:start], None), (replacement, redaction))
+        at = end
+    parts.append((text[at:], None))
+    return [part for part in parts if part[0]]
+
+
 def _clusters(findings: Sequence[Finding], unsupported: Sequence[Span]) -> list[tuple[int, int, list[Finding], bool]]:
     """Unite overlapping spans: (start, end, the findings in it, whether a claim without support is in it)."""
     spans: list[tuple[int, int, Finding | None]] = [(finding.start, finding.end, finding) for finding in findings]

@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sluicegate.enforcer.detect import RedactionClass, Scanner
@@ -20,6 +20,7 @@ from sluicegate.schemas.events import (
     Outcome,
     RedactionMade,
     ReleaseMade,
+    ShapedMessage,
     Source,
     Verdict,
 )
@@ -27,7 +28,8 @@ from sluicegate.schemas.ids import release_id
 from sluicegate.schemas.meanings import MEANINGS
 from sluicegate.schemas.records import Record, Unsent
 
-ADMITTED_SOURCES = ("field:", "message:", "template:")
+ADMITTED_SOURCES = ("field:", "message:", "template:", "alias:", "redacted:")
+REPLACED_SOURCES = ("alias:", "redacted:")
 RUNNER_CODES = frozenset(
     {
         Code.FORGED,
@@ -206,12 +208,7 @@ class Redactor:
             scanner=scanner,
             operators=_operators(values.get("redact")),
             numbers="from_context" if json.loads(values.get("numbers", '"free"')) == "from_context" else "free",
-            admitted=tuple(
-                segment.text
-                for message in decision.prompt
-                for segment in message.segments
-                if segment.source.startswith(ADMITTED_SOURCES)
-            ),
+            admitted=tuple(text for message in decision.prompt for text in _admitted(message)),
         )
         # 14 release
         return _released(base, redacted, finish)
@@ -221,6 +218,24 @@ def _code_without_decision(decided: Void | None, generation: GenerationFinished)
     if decided is not None:
         return Code.FORGED
     return Code.GAP if generation.code is Code.GAP else Code.GENERATION_MISMATCH
+
+
+def _admitted(message: ShapedMessage) -> Iterator[str]:
+    """The texts that the model was given. What was replaced inside a text, and the rest of that text, are one again:
+    the model reads `Project 122` where a public name and a `2` stand side by side.
+    """
+    run, joins = "", True
+    for segment in message.segments:
+        replaced = segment.source.startswith(REPLACED_SOURCES)
+        if not segment.source.startswith(ADMITTED_SOURCES):
+            yield run
+            run, joins = "", True
+        elif replaced or joins:
+            run, joins = run + segment.text, replaced
+        else:
+            yield run
+            run = segment.text
+    yield run
 
 
 def _operators(value: str | None) -> Mapping[RedactionClass, Operator]:

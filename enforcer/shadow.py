@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
-from sluicegate.enforcer.access import OUTPUT_TOKENS_DEFAULT
 from sluicegate.enforcer.candidate import NoShadow, Shadow
 from sluicegate.enforcer.gate import Known, judged
 from sluicegate.enforcer.obligations import CATALOGUE, Law, MergedObligations, merge, value_json
+from sluicegate.enforcer.parameters import OUTPUT_TOKENS_MAX
 from sluicegate.enforcer.seal import source_digest
 from sluicegate.schemas.codes import Code
 from sluicegate.schemas.errors import CodecError
@@ -198,7 +198,7 @@ def _step(name: str, before: str | None, after: str | None) -> Difference:
         return Difference.LOOSENED
     both = merge((PolicyId(who), name, raw) for who, raw in (("before", before), ("after", after)))
     if isinstance(both, MergedObligations):
-        merged = _raw(value_json(both.values[name]))
+        merged = _raw(name, value_json(both.values[name]))
         if merged in (before, after):
             return Difference.TIGHTENED if merged == after else Difference.LOOSENED
     return Difference.OTHER
@@ -206,11 +206,13 @@ def _step(name: str, before: str | None, after: str | None) -> Difference:
 
 def _values(obligations: tuple[Obligation, ...]) -> dict[str, str]:
     """Each obligation as an annotation states it; what no policy limits has the limit that the gate gives it."""
-    return {"max_tokens": str(OUTPUT_TOKENS_DEFAULT)} | {each.name: _raw(each.value) for each in obligations}
+    return {"max_tokens": str(OUTPUT_TOKENS_MAX)} | {each.name: _raw(each.name, each.value) for each in obligations}
 
 
-def _raw(value: str) -> str:
-    read: object = json.loads(value)
+def _raw(name: str, value: str) -> str:
+    read: object = json.loads(value, parse_float=str)
+    if name == "stop":  # whose annotation may be JSON, for its texts may hold anything
+        return value
     if isinstance(read, dict):
         return ",".join(f"{key}={read[key]}" for key in sorted(read))
     return ",".join(read) if isinstance(read, list) else str(read)

@@ -1,38 +1,54 @@
 """A request, the fields it may not use and the merged obligations go in, the prompt for the model comes out; check 6.
 
-The only place that puts a prompt together. Every piece of it keeps where it came from. Role markers inside a text are
-left as they are: the tokenizer encodes frame and contents apart, so they stay text.
+The only place that puts a prompt together. Every piece of it keeps where it came from (`materials` says who let it in).
+Role markers inside a text are left as they are: the tokenizer encodes frame and contents apart, so they stay text.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from sluicegate.enforcer import alias
 from sluicegate.enforcer.bundle import Bundle
 from sluicegate.enforcer.judgement import Refused
 from sluicegate.enforcer.obligations import MergedObligations
+from sluicegate.enforcer.paths import field_name
+from sluicegate.enforcer.redact_prompt import redact_messages
 from sluicegate.enforcer.vocabulary import has_control_character
 from sluicegate.schemas.codes import Code
-from sluicegate.schemas.events import AliasUse, Document, RequestSubmitted, Role, Segment, ShapedMessage
+from sluicegate.schemas.events import (
+    AliasUse,
+    Clamp,
+    Document,
+    Message,
+    PromptRedaction,
+    RequestSubmitted,
+    Role,
+    Segment,
+    ShapedMessage,
+)
 
-WITHHELD_LABEL = "[withheld]"
-FRAME = "frame"
+WITHHELD_LABEL: Final = "[withheld]"
+FRAME: Final = "frame"
 # How a withheld field looks where no shape policy says: with the value just left out the model invents one.
-WITHHELD_DEFAULT = "label"
+WITHHELD_DEFAULT: Final = "label"
+# The loosest, so that a policy that says something only tightens. It gives nothing away: any producer may say the same
+# as a user's message.
+CLIENT_SYSTEM_DEFAULT: Final = "demote"
+CLIENT_SYSTEM: Final = "client_system"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shaped:
-    """The prompt, and how often each public name was put in."""
+    """The prompt, how often each public name was put in, what was taken out of messages, and what became of the
+    client's system messages.
+    """
 
     prompt: tuple[ShapedMessage, ...]
     aliases: tuple[AliasUse, ...]
-
-
-def field_name(document: Document, name: str) -> str:
-    """How decisions and the directory call a field: DATASET.FIELD."""
-    return f"{document.dataset}.{name}"
+    redactions: tuple[PromptRedaction, ...] = ()
+    clamps: tuple[Clamp, ...] = ()
 
 
 def shape_prompt(
@@ -44,27 +60,37 @@ def shape_prompt(
     each followed by a line feed, then the question.
     """
     # 6.1 instructions come from policy alone
-    if any(message.role is Role.SYSTEM for message in request.messages):
+    treatment = merged.word(CLIENT_SYSTEM) or CLIENT_SYSTEM_DEFAULT
+    instructions = sum(message.role is Role.SYSTEM for message in request.messages)
+    if instructions and treatment == "refuse":
         return Refused(code=Code.SYSTEM_MESSAGE)
     # 6.2 there is a question to answer
     if not request.messages or request.messages[-1].role is not Role.USER:
         return Refused(code=Code.PARAMETER_INVALID, reason="the last message must be a user's; end with the question")
+    messages = _instructed(request.messages, treatment)
     # 6.3 withhold
-    treatment = merged.word("withheld") or WITHHELD_DEFAULT
-    if denied and treatment == "refuse":
+    looks = merged.word("withheld") or WITHHELD_DEFAULT
+    if denied and looks == "refuse":
         return Refused(code=Code.WITHHELD_REFUSED, reason="withheld: " + ", ".join(sorted(denied)))
-    label = WITHHELD_LABEL if treatment == "label" else ""
-    conversation = _conversation(request, denied=denied, label=label)
+    label = WITHHELD_LABEL if looks == "label" else ""
+    documents = _documents(request.documents, denied=denied, label=label)
     # 6.4 no text that the model would read otherwise than the filters do
-    if any(has_control_character(segment.text) for message in conversation for segment in message.segments):
+    texts = [*(message.content for _, message in messages), *(segment.text for segment in documents)]
+    if any(map(has_control_character, texts)):
         return Refused(code=Code.CONTROL_CHARACTER)
-    # 6.5 public names in place of unreleased ones
+    # 6.5 what messages may not hold, whoever pasted it
+    checked = redact_messages(messages, operators=merged.operators("redact_prompt"), table=bundle.redaction)
+    if isinstance(checked, Refused):
+        return checked
+    *before, last = checked.messages
+    conversation = [*before, replace(last, segments=(*documents, *last.segments))]
+    # 6.6 public names in place of unreleased ones
     lists = tuple(bundle.term_lists[name] for name in merged.names("alias"))
     used: Counter[alias.Key] = Counter()
     if lists:
         aliases = alias.compiled(lists)
         conversation = [_aliased(message, aliases, used) for message in conversation]
-    # 6.6 the template in front
+    # 6.7 the template in front
     template = merged.word("system")
     if template is not None:
         segment = Segment(text=bundle.templates[template], source=f"template:{template}")
@@ -74,18 +100,28 @@ def shape_prompt(
         aliases=tuple(
             AliasUse(term_list=term_list, alias=name, count=used[term_list, name]) for term_list, name in sorted(used)
         ),
+        redactions=checked.redactions,
+        clamps=_told(instructions, treatment, merged),
     )
 
 
-def _conversation(request: RequestSubmitted, *, denied: frozenset[str], label: str) -> list[ShapedMessage]:
-    messages = []
-    last = len(request.messages) - 1
-    for index, message in enumerate(request.messages):
-        segments = [Segment(text=message.content, source=f"message:{index}")]
-        if index == last:
-            segments = [*_documents(request.documents, denied=denied, label=label), *segments]
-        messages.append(ShapedMessage(role=message.role, segments=tuple(segments)))
-    return messages
+def _instructed(messages: Sequence[Message], treatment: str) -> list[tuple[int, Message]]:
+    """The messages by their number in the request, the client's system messages as users' or left out."""
+    kept = []
+    for index, message in enumerate(messages):
+        if message.role is not Role.SYSTEM:
+            kept.append((index, message))
+        elif treatment == "demote":
+            kept.append((index, replace(message, role=Role.USER)))
+    return kept
+
+
+def _told(instructions: int, treatment: str, merged: MergedObligations) -> tuple[Clamp, ...]:
+    if not instructions:
+        return ()
+    asked = f"{instructions} system message{'s' if instructions > 1 else ''}"
+    granted = "as user messages" if treatment == "demote" else "dropped"
+    return (Clamp(name=CLIENT_SYSTEM, asked=asked, granted=granted, policies=merged.sources(CLIENT_SYSTEM)),)
 
 
 def _documents(documents: Sequence[Document], *, denied: frozenset[str], label: str) -> list[Segment]:
@@ -101,9 +137,13 @@ def _documents(documents: Sequence[Document], *, denied: frozenset[str], label: 
 
 
 def _aliased(message: ShapedMessage, aliases: alias.Aliases, used: Counter[alias.Key]) -> ShapedMessage:
-    texts, counts = aliases.replace([segment.text for segment in message.segments])
+    cut, counts = aliases.cut([segment.text for segment in message.segments])
     if not counts:
         return message
     used.update(counts)
-    segments = zip(message.segments, texts, strict=True)
-    return replace(message, segments=tuple(replace(segment, text=text) for segment, text in segments))
+    segments = (
+        Segment(text=text, source=segment.source if key is None else f"alias:{key[0]}")
+        for segment, parts in zip(message.segments, cut, strict=True)
+        for text, key in parts or ((segment.text, None),)
+    )
+    return replace(message, segments=tuple(segments))

@@ -84,14 +84,16 @@ class Engine:
     def generate(self, job: Job, cancelled: Callable[[], bool]) -> Outcome:
         """Run `job` to its end (`sluicegate.model_runner.ports.Generator`).
 
-        A prompt that leaves no room for one token in the window is `too_long` and never reaches the model.
+        A prompt that leaves no room for one token in the window, or that has more tokens than the job allows, is
+        `too_long` and never reaches the model.
 
         Raises:
             TextRefused: a message or choice holds a byte that no token stands for.
         """
         prompt = self.tokenizer.prompt_tokens(job.messages)
         constraint = self._constrainer.start(job.choices)
-        if len(prompt) >= self.window_tokens:
+        allowed = self.window_tokens if job.prompt_tokens_max is None else job.prompt_tokens_max + 1
+        if len(prompt) >= min(allowed, self.window_tokens):
             written = _Written(text=b"", tokens=0, finish="too_long")
         else:
             with self._lock:

@@ -27,6 +27,7 @@ class Job:
 
     `temperature` 0 is greedy. `top_k` counts tokens and 0 means all candidates; `top_p` is in (0, 1].
     `choices`, when given, holds the only texts that may come out. `deadline_monotonic_s` is on `time.monotonic`.
+    `prompt_tokens_max`, when given, is the most tokens of the whole prompt, frame included.
 
     Raises:
         ValueError: a parameter is out of range: the enforcer clamps before it grants, so this is a bug.
@@ -41,10 +42,13 @@ class Job:
     choices: tuple[str, ...] | None = None
     stop: tuple[str, ...] = ()
     deadline_monotonic_s: float | None = None
+    prompt_tokens_max: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise ValueError("`max_tokens` must be at least 1")
+        if self.prompt_tokens_max is not None and self.prompt_tokens_max < 1:
+            raise ValueError("`prompt_tokens_max` must be at least 1")
         if not 0.0 <= self.temperature <= 100.0:
             raise ValueError("`temperature` must be between 0 and 100")
         if not 0.0 < self.top_p <= 1.0:

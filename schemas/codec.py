@@ -37,7 +37,7 @@ CONFLUENT: Final = b"\x00"
 SCHEMA_ID_MAX: Final = 2**31 - 1
 LATEST: Final[Mapping[type[object], str]] = {
     RequestSubmitted: "RequestSubmitted.v1",
-    DecisionMade: "DecisionMade.v1",
+    DecisionMade: "DecisionMade.v2",
     GenerationFinished: "GenerationFinished.v1",
     ReleaseMade: "ReleaseMade.v1",
     ShadowDecided: "ShadowDecided.v1",

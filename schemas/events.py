@@ -161,7 +161,9 @@ class Obligation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """A piece of a shaped message and where it came from: `template:..`, `message:N`, `field:..` or `withheld:..`."""
+    """A piece of a shaped message and where it came from: `template:..`, `message:N`, `redacted:message:N`, `field:..`,
+    `withheld:..`, `alias:..`, or `frame` for the gate's own.
+    """
 
     text: str
     source: str
@@ -212,6 +214,29 @@ class AliasUse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """One row of a prompt's bill of materials: all `bytes` (of UTF-8) that came from `source`, and the policies that
+    let it in or put it there; none for the gate itself. `documents` counts the request's documents from 0.
+    """
+
+    source: str
+    policies: tuple[str, ...]
+    documents: tuple[int, ...]
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptRedaction:
+    """Values of one class and rule that the model does not read, of the message `source`; the values are not kept."""
+
+    source: str
+    redaction_class: str
+    operator: str
+    rule_id: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionMade:
     """Allow or deny with every input it was made from. An allow is the grant."""
 
@@ -238,6 +263,9 @@ class DecisionMade:
     withheld: tuple[str, ...] = ()
     aliases: tuple[AliasUse, ...] = ()
     deadline_ms: int | None = None
+    materials: tuple[Material, ...] = ()
+    prompt_redactions: tuple[PromptRedaction, ...] = ()
+    prompt_tokens_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -309,11 +309,24 @@ MEANINGS: Final[dict[Code, Meaning]] = {
         text="the text holds a control character that no model token carries",
         mend="remove it",
     ),
+    Code.PROMPT_NOT_CHECKED: Meaning(
+        check=6,
+        outcome=ReleaseOutcome.REFUSED,
+        text="the messages could not be searched for what they may not hold",
+        mend="send shorter messages",
+    ),
     Code.PARAMETER_INVALID: Meaning(
         check=7,
         outcome=ReleaseOutcome.REFUSED,
         text="a parameter is out of its range",
         mend="correct it",
+        visible=True,
+    ),
+    Code.OVER_LIMIT: Meaning(
+        check=7,
+        outcome=ReleaseOutcome.DENIED,
+        text="more is asked for than policy grants, and policy refuses rather than clamps",
+        mend="ask for no more than the limit",
         visible=True,
     ),
     Code.FORGED: Meaning(

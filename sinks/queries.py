@@ -39,6 +39,14 @@ WHERE field = 'people.salary'
 ORDER BY use, request_id""",
     ),
     Question(
+        name="rested-on",
+        text="Which answers rested on people.salary, by which policies it was admitted, from which documents",
+        sql="""SELECT request_id, principal, policies, documents, bytes, release_id
+FROM prompt_materials
+WHERE source = 'field:people.salary' AND outcome = 'RELEASED'
+ORDER BY request_id""",
+    ),
+    Question(
         name="changed",
         text="What left redacted, withheld, aliased, clamped or unsupported, by class and role",
         sql="""SELECT kind, name, roles, sum(times) AS times, uniqExact(decision_id) AS requests

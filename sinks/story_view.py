@@ -7,10 +7,18 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from sluicegate.schemas.events import Clamp, DecisionMade, Obligation, Verdict
+from sluicegate.schemas.events import Clamp, DecisionMade, Material, Obligation, Verdict
 from sluicegate.sinks.story import Story
 
-_COLOURS = {"field": "cyan", "withheld": "yellow", "template": "magenta", "message": "default", "frame": "dim"}
+_COLOURS = {
+    "field": "cyan",
+    "withheld": "yellow",
+    "redacted": "yellow",
+    "alias": "green",
+    "template": "magenta",
+    "message": "default",
+    "frame": "dim",
+}
 
 
 def render(story: Story) -> RenderableType:
@@ -74,6 +82,11 @@ def _deciding(decision: DecisionMade) -> Iterator[tuple[str, str | Text]]:
             )
     for clamp in decision.clamps:
         yield "clamped", _clamp(clamp)
+    for redaction in decision.prompt_redactions:
+        found = f"{redaction.count} {redaction.redaction_class} as {redaction.operator}, rule {redaction.rule_id}"
+        yield "not read", f"{found}, in {redaction.source}"
+    if decision.prompt_tokens_max is not None:
+        yield "prompt", f"at most {decision.prompt_tokens_max} tokens"
     for alias in decision.aliases:
         yield "aliased", f"{alias.count} of {alias.term_list} read as {alias.alias}"
 
@@ -86,6 +99,8 @@ def _answering(story: Story) -> Iterator[tuple[str, str | Text]]:
         yield f"read ({message.role})", text
         sources = dict.fromkeys(segment.source for segment in message.segments if segment.source != "frame")
         yield "", Text(" + ".join(sources), style="dim")
+    for material in story.decision.materials:
+        yield "made of", _material(material, story)
     generation, release = story.generation, story.release
     if generation is None:
         yield "generation", "none yet"
@@ -129,6 +144,14 @@ def _places(story: Story) -> Iterator[tuple[str, Text]]:
 
 def _obligation(obligation: Obligation) -> str:
     return f"{obligation.name} = {obligation.value}  ({', '.join(obligation.policies) or 'the gate itself'})"
+
+
+def _material(material: Material, story: Story) -> str:
+    """A row of the bill of materials: how many bytes, of what, from which documents, by which policies."""
+    documents = () if story.request is None else story.request.documents
+    ids = [documents[place].document_id for place in material.documents if place < len(documents)]
+    origin = f" of {', '.join(ids)}" if ids else ""
+    return f"{material.bytes} bytes {material.source}{origin}  ({', '.join(material.policies) or 'the gate itself'})"
 
 
 def _clamp(clamp: Clamp) -> str:

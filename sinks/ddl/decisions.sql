@@ -55,3 +55,7 @@ PARTITION BY (epoch, partition)
 ORDER BY (epoch, partition, offset)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1
 COMMENT 'One effective row for each request: allow or deny, and everything it was made from';
+-- Columns that came with later versions of the event: an audit that is older gets them, empty in its old rows.
+ALTER TABLE decisions ADD COLUMN IF NOT EXISTS materials Array(Tuple(source String, policies Array(String), documents Array(Int32), bytes Int64)) COMMENT 'Bill of materials: every byte of the prompt by its source, and the policies that admitted it';
+ALTER TABLE decisions ADD COLUMN IF NOT EXISTS prompt_redactions Array(Tuple(source String, redaction_class String, operator String, rule_id String, count Int32)) COMMENT 'Values that redact_prompt took out of messages';
+ALTER TABLE decisions ADD COLUMN IF NOT EXISTS prompt_tokens_max Nullable(Int32) COMMENT 'Most tokens that the prompt may have; null for the model''s window alone';

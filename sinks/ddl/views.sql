@@ -59,6 +59,25 @@ FROM (
 LEFT JOIN asks AS a ON a.epoch = u.epoch AND a.partition = u.partition AND a.offset = u.request_offset
 COMMENT 'Every read of a field: who, which field, whether it entered the prompt, by which policies, and who saw the answer';
 
+CREATE OR REPLACE VIEW prompt_materials AS
+SELECT
+    m.epoch AS epoch, m.partition AS partition, m.request_offset AS request_offset, m.request_id AS request_id,
+    m.decision_id AS decision_id, m.time AS time, m.principal AS principal, m.material.source AS source,
+    splitByChar(':', m.material.source)[1] AS kind,
+    if(position(m.material.source, ':') = 0, '', substring(m.material.source, position(m.material.source, ':') + 1)) AS name,
+    m.material.policies AS policies, m.material.bytes AS bytes,
+    arrayMap(i -> r.documents[i + 1].document_id, m.material.documents) AS documents,
+    a.outcome AS outcome, a.release_id AS release_id, a.answer AS answer
+FROM (
+    SELECT epoch, partition, source_offset AS request_offset, request_id, decision_id, time, principal, material
+    FROM (SELECT * FROM decisions WHERE effective = 1)
+    ARRAY JOIN materials AS material
+) AS m
+LEFT JOIN (SELECT epoch, partition, offset, documents FROM requests WHERE effective = 1) AS r
+    ON r.epoch = m.epoch AND r.partition = m.partition AND r.offset = m.request_offset
+LEFT JOIN asks AS a ON a.epoch = m.epoch AND a.partition = m.partition AND a.offset = m.request_offset
+COMMENT 'Bill of materials: what each prompt was made of, by source, the policies that admitted it, and the answer that rested on it';
+
 CREATE OR REPLACE VIEW directory_versions AS
 WITH timed AS (
     SELECT

@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "directory": ("sluicegate.commands.directory:directory", "bring people and data fields into the directory"),
     "publish": ("sluicegate.commands.publish:publish", "sign and publish the policy bundle and the directory"),
     "policy": ("sluicegate.commands.policy:policy", "write, check, test, compare, sign and publish policy bundles"),
+    "models": ("sluicegate.commands.models:models", "list the models that somebody may invoke"),
     "stop": ("sluicegate.commands.stop:stop", "stop a principal, key, model, bundle, grant or all, at once"),
     "resume": ("sluicegate.commands.stop:resume", "undo a stop"),
     "doctor": ("sluicegate.commands.doctor:doctor", "check this installation and say how to mend it"),

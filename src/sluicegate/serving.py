@@ -90,6 +90,7 @@ class EngineModel:
             choices=granted.choices or None,
             stop=granted.stop,
             deadline_monotonic_s=deadline_s,
+            prompt_tokens_max=grant.decision.prompt_tokens_max,
         )
 
     def close(self) -> None:

@@ -74,6 +74,21 @@ def test_every_use_of_a_field_and_who_saw_it(database: AuditDatabase) -> None:
     ]
 
 
+def test_which_answers_rested_on_a_field_is_one_question(database: AuditDatabase) -> None:
+    found = rows(database, question("rested-on").sql)
+    assert [row[:5] for row in found] == [
+        ("demo-05", 'User::"pia.people"', ["people-team-reads-pay"], ["x-1"], len("41,500 pounds"))
+    ]
+    # Whoever got a label in its place did not rest on it, and no byte of any prompt is without a source.
+    withheld = "SELECT request_id, bytes FROM prompt_materials WHERE source = 'withheld:people.salary'"
+    assert rows(database, withheld) == [("demo-06", len("[withheld]"))]
+    missing = """SELECT request_id FROM decisions WHERE effective = 1
+        AND arraySum(arrayMap(m -> m.bytes, materials))
+            != arraySum(arrayMap(p -> arraySum(arrayMap(s -> length(s.text), p.segments)), prompt))"""
+    assert rows(database, missing) == []
+    assert rows(database, "SELECT count() > 2 FROM decisions WHERE notEmpty(materials)") == [(True,)]
+
+
 def test_what_was_changed_with_whom_it_met_and_why(database: AuditDatabase) -> None:
     found = rows(database, "SELECT kind, name, detail, times, request_id, roles, policies FROM changes ORDER BY kind")
     assert found == [
@@ -108,7 +123,7 @@ def test_denials_dead_letters_and_void_records(database: AuditDatabase) -> None:
 
 
 def test_every_question_of_the_demo_is_one_that_auditors_may_ask(database: AuditDatabase) -> None:
-    assert len(QUESTIONS) == 5
+    assert len(QUESTIONS) == 6
     for each in QUESTIONS:
         assert bool(rows(database, each.sql)) is not each.wants_none, each.text
 
@@ -305,6 +320,7 @@ def test_the_whole_story_is_on_one_screen(database: AuditDatabase, name: str) ->
         "max_tokens 200 to 24", "She earns [withheld] a year.", "withheld:people.salary", "CPUExecutionProvider",
         "RELEASED Priya Shah earns [withheld] a year.", "request at 3/heron.requests/0/2",
         "r3-0-2 at 3/heron.releases/0/2",
+        "10 bytes withheld:people.salary of", "(every-answer)", "message:0  (interns-may-practise)",
     ):  # fmt: skip
         assert wanted in text, wanted
     assert "41,500" not in text, "what was withheld is not shown as read"

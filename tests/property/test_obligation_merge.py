@@ -1,5 +1,9 @@
 """Invariant 6: adding a matching obligation never loosens. Neither order nor repetition matters. A conflict denies."""
 
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,18 +13,29 @@ from sluicegate.enforcer.obligations import CATALOGUE, MERGED, Law, MergedObliga
 from sluicegate.enforcer.redact import STRICTNESS, SUPPORTED_OPERATORS
 from sluicegate.schemas.codes import Code
 
+
+def _is_text(text: str) -> bool:
+    return all(not "\ud800" <= character <= "\udfff" for character in text)
+
+
 NAMES = st.sampled_from(["a", "b", "c"])
 
 
 def values(name: str) -> st.SearchStrategy[str]:
     entry = CATALOGUE[name]
     match entry.law:
+        case Law.MIN if entry.decimal:
+            return st.integers(1, entry.most * 1000).map(lambda thousandths: f"{thousandths / 1000:.3f}")
         case Law.MIN:
             return st.integers(1, entry.most).map(str)
         case Law.STRICTEST:
             return st.sampled_from(entry.levels)
         case Law.EQUAL:
             return NAMES
+        case Law.UNION if name == "stop":
+            return st.lists(st.text(min_size=1, max_size=3).filter(_is_text), min_size=1, max_size=4, unique=True).map(
+                json.dumps
+            )
         case Law.UNION:
             return st.lists(NAMES, min_size=1, unique=True).map(", ".join)
         case Law.OPERATORS:
@@ -48,7 +63,9 @@ def as_strict(name: str, tight: Value, loose: Value) -> bool:
     entry = CATALOGUE[name]
     match entry.law:
         case Law.MIN:
-            return isinstance(tight, int) and isinstance(loose, int) and tight <= loose
+            assert isinstance(tight, int | Decimal)
+            assert isinstance(loose, int | Decimal)
+            return tight <= loose
         case Law.STRICTEST:
             return entry.levels.index(str(tight)) >= entry.levels.index(str(loose))
         case Law.EQUAL:
@@ -56,8 +73,8 @@ def as_strict(name: str, tight: Value, loose: Value) -> bool:
         case Law.UNION:
             return isinstance(tight, frozenset) and isinstance(loose, frozenset) and tight >= loose
         case Law.OPERATORS:
-            assert not isinstance(tight, int | str | frozenset)
-            assert not isinstance(loose, int | str | frozenset)
+            assert isinstance(tight, Mapping)
+            assert isinstance(loose, Mapping)
             return all(
                 class_ in tight and STRICTNESS.index(tight[class_]) >= STRICTNESS.index(operator)
                 for class_, operator in loose.items()
@@ -68,6 +85,7 @@ def as_strict(name: str, tight: Value, loose: Value) -> bool:
 
 def test_the_order_itself_can_say_no() -> None:
     assert not as_strict("max_tokens", 25, 24)
+    assert not as_strict("temperature", Decimal("0.31"), Decimal("0.3"))
     assert not as_strict("seed", "client", "fixed")
     assert not as_strict("alias", frozenset({"a"}), frozenset({"b"}))
     assert not as_strict("redact", {"IBAN": "last4"}, {"IBAN": "label"})

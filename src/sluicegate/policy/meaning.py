@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Final
 
@@ -20,6 +21,13 @@ _WORDS: Final = MappingProxyType(
         ("numbers", "free"): "numbers and identifiers in the answer are not compared with what the model was given",
         ("numbers", "from_context"): "a number, e-mail address or identifier in the answer that stands in nothing the "
         "model was given becomes `[unsupported]`",
+        ("stream", "yes"): "the requester may ask for a stream",
+        ("stream", "no"): "nothing is streamed",
+        ("over_limit", "clamp"): "who asks for more than is granted gets what is granted",
+        ("over_limit", "refuse"): "who asks for more than is granted is refused",
+        ("client_system", "demote"): "a system message of the requester is read as a user's message",
+        ("client_system", "drop"): "a system message of the requester is left out",
+        ("client_system", "refuse"): "a request with a system message is refused",
     }
 )
 _OPERATORS: Final = MappingProxyType(
@@ -84,8 +92,10 @@ def meanings(name: str, raw: str) -> tuple[str, ...]:
 def value_meanings(name: str, value: Value) -> tuple[str, ...]:
     """What a value of an obligation does."""
     if isinstance(value, Mapping):
+        where = " in the requester's messages" if name == "redact_prompt" else ""
         return tuple(
-            f"{_CLASSES.get(each, quoted(each))} {_OPERATORS.get(operator, f'is treated as {quoted(operator)} says')}"
+            f"{_CLASSES.get(each, quoted(each))}{where} "
+            f"{_OPERATORS.get(operator, f'is treated as {quoted(operator)} says')}"
             for each, operator in sorted(value.items())
         )
     if isinstance(value, str) and (name, value) in _WORDS:
@@ -93,7 +103,7 @@ def value_meanings(name: str, value: Value) -> tuple[str, ...]:
     if isinstance(value, frozenset):
         names = [quoted(each) for each in sorted(value)]
     else:
-        names = [str(value) if isinstance(value, int) else quoted(value)]
+        names = [str(value) if isinstance(value, int | Decimal) else quoted(value)]
     return (_NAMED[name](listed(names)),) if name in _NAMED else ()
 
 
@@ -102,6 +112,11 @@ _NAMED: Final[Mapping[str, Callable[[str], str]]] = MappingProxyType(
         "max_tokens": "the answer is at most {} tokens long".format,
         "system": "the system message is the template {}".format,
         "output": "the answer is one of those that the grammar {} allows".format,
+        "max_prompt_tokens": "a prompt of more than {} tokens is refused".format,
+        "temperature": "the temperature is at most {}".format,
+        "top_p": "top_p is at most {}".format,
+        "top_k": "top_k is at most {}".format,
+        "stop": "the answer ends before {}".format,
         "alias": "before the model reads them, the names of the term list {} become their public names".format,
     }
 )

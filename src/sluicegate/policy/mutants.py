@@ -4,8 +4,10 @@ Each mutant differs from the bundle in one step: a policy dropped or its effect 
 clause dropped. It is killed where any case that passes today fails.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from types import MappingProxyType
 
 from sluicegate.enforcer.access import Rules
@@ -117,7 +119,7 @@ def _looser(name: str, raw: str) -> Iterator[tuple[str, str | None]]:
     entry, value = CATALOGUE[name], parse(name, raw)
     removed: tuple[str, str | None] = ("is removed", None)
     match entry.law:
-        case Law.MIN if isinstance(value, int):
+        case Law.MIN if isinstance(value, int | Decimal):
             more = min(value * 10, entry.most)
             if more > value:
                 yield f"becomes {more}", str(more)
@@ -128,7 +130,9 @@ def _looser(name: str, raw: str) -> Iterator[tuple[str, str | None]]:
                 yield f"becomes `{entry.levels[level - 1]}`", entry.levels[level - 1]
         case Law.UNION if isinstance(value, frozenset):
             for each in sorted(value):
-                yield f"loses `{each}`", ", ".join(sorted(value - {each})) or None
+                kept_texts = sorted(value - {each})
+                left = json.dumps(kept_texts) if name == "stop" else ", ".join(kept_texts)
+                yield f"loses `{each}`", left if kept_texts else None
         case Law.OPERATORS if isinstance(value, Mapping):
             for each in sorted(value):
                 kept = ", ".join(f"{key}={operator}" for key, operator in sorted(value.items()) if key != each)

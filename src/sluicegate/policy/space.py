@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sluicegate.enforcer.access import OUTPUT_TOKENS_MAX
 from sluicegate.enforcer.directory import Directory, split_uid
 from sluicegate.enforcer.judgement import Ask
+from sluicegate.enforcer.parameters import OUTPUT_TOKENS_MAX
 from sluicegate.policy.tree import Expression, PolicyTree, Scope, paths
 from sluicegate.schemas.events import Document, FieldText, Message, Parameters, RequestSubmitted, Role
 from sluicegate.schemas.ids import EntityUid, entity_uid

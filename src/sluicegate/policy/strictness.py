@@ -6,15 +6,16 @@ policy says anything, the value counts that the gate itself then takes.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from sluicegate.enforcer.access import OUTPUT_TOKENS_DEFAULT
 from sluicegate.enforcer.obligations import CATALOGUE, MERGED, Law, Value, parse
+from sluicegate.enforcer.parameters import OUTPUT_TOKENS_MAX
 
 ABSENT: Final = "(nothing)"
-_UNSAID: Final[Mapping[str, int]] = MappingProxyType({"max_tokens": OUTPUT_TOKENS_DEFAULT})
+_UNSAID: Final[Mapping[str, int]] = MappingProxyType({"max_tokens": OUTPUT_TOKENS_MAX})
 
 
 class Direction(StrEnum):
@@ -94,7 +95,7 @@ def _operators(name: str, before: Value | None, after: Value | None) -> Iterator
         yield from _step(name, said[0], said[1], _numbers(-_level(levels, was), -_level(levels, now)))
 
 
-def _numbers(before: int | None, after: int | None) -> Direction:
+def _numbers(before: int | Decimal | None, after: int | Decimal | None) -> Direction:
     """Less is stricter; None is no limit."""
     if before == after:
         return Direction.OTHER
@@ -103,8 +104,8 @@ def _numbers(before: int | None, after: int | None) -> Direction:
     return Direction.LOOSENED
 
 
-def _number(name: str, value: Value | None) -> int | None:
-    return value if isinstance(value, int) else _UNSAID.get(name)
+def _number(name: str, value: Value | None) -> int | Decimal | None:
+    return value if isinstance(value, int | Decimal) else _UNSAID.get(name)
 
 
 def _level(levels: tuple[str, ...], value: Value | None) -> int:

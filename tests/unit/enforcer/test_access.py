@@ -63,6 +63,7 @@ def obligations(judgement):
 
 EVERY = {
     "withheld": ('"label"', ("every-answer",)),
+    "client_system": ('"refuse"', ("every-answer",)),
     "numbers": ('"from_context"', ("every-answer",)),
     "redact": ('{"CARD":"label","IBAN":"last4","SECRET":"label"}', ("every-answer",)),
 }
@@ -351,11 +352,11 @@ def test_clamps_name_what_tightened(heron):
     assert clamp == Clamp(name="max_tokens", asked="200", granted="24", policies=(INTERN,))
 
 
-def test_without_a_limit_the_gates_own_holds(edited, rules_of):
+def test_without_a_limit_what_is_asked_is_granted_so_that_a_limit_only_tightens(edited, rules_of):
     rules = rules_of(edited("access.cedar", '@max_tokens("256")\n', ""))
     found = judge(rules, ask(EVA, "writing", parameters=Parameters(max_tokens=1000)))
-    assert found.granted.max_tokens == 256
-    assert found.clamps == (Clamp(name="max_tokens", asked="1000", granted="256", policies=()),)
+    assert (found.granted.max_tokens, found.clamps) == (1000, ())
+    assert judge(rules, ask(EVA, "writing")).granted.max_tokens == 256
 
 
 def test_output_grammar_becomes_choices(heron):

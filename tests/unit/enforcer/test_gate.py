@@ -166,6 +166,20 @@ def test_a_proposal_fits_the_slice_once_it_is_sealed() -> None:
     assert limit / 2 < sum(each.size_bytes() for each in batch) <= limit
 
 
+def test_a_decision_that_fits_no_slice_is_a_denial_that_does() -> None:
+    """A public name is longer than its term: what was asked fits, what is shaped would stand in the way for ever."""
+    asked = record(request("r1", question="Bluefin " * 2_000))
+    (whole,) = decisions(gate(asked.partition), [asked])
+    assert (whole.code, len(codec.encode(whole)) > 60_000) == (Code.OK, True)
+    proposal = gate(asked.partition, slice_bytes_max=60_000).decide([asked], frontier=0, time_ms=0, clock_ms=None)
+    (output,) = proposal.outputs
+    denied = codec.decode(output.value, DecisionMade)
+    assert (denied.code, denied.verdict, denied.prompt, denied.identity) == (
+        Code.TOO_LARGE, Verdict.DENY, (), whole.identity
+    )  # fmt: skip
+    assert len(output.value) < 2_000
+
+
 def test_a_hole_in_the_log_is_sealed_as_a_gap() -> None:
     records = [record(request("a"), offset=3), record(request("b"), offset=6)]
     found = gate(records[0].partition)

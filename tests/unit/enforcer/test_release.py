@@ -21,6 +21,9 @@ from sluicegate.schemas.events import (
     Obligation,
     Outcome,
     ReleaseMade,
+    Role,
+    Segment,
+    ShapedMessage,
     Window,
 )
 from sluicegate.schemas.records import Record, Unsent
@@ -121,6 +124,24 @@ def test_what_no_admitted_text_supports_is_labelled() -> None:
     (made,) = release(decisions, [generation(decisions[0], text="Call 020 7946 0958 within 14 days.")])
     assert made.text == "Call 020 7946 0958 within [unsupported] days."
     assert made.unsupported == 1
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text", "wanted"),
+    [
+        # A public name and the rest of its word are read as one: so they are looked up.
+        ([("message:0", "Is "), ("alias:bikes", "Project 12"), ("message:0", "2 it?")], "Project 122.", "Project 122."),
+        ([("message:0", "Pay "), ("redacted:message:0", "[IBAN ...6819]")], "To [IBAN ...6819].", "To [IBAN ...6819]."),
+        # A label, and the gate's own line feeds, support nothing; nor do two fields side by side what neither holds.
+        ([("withheld:a.b", "700"), ("message:0", "How much?")], "It is 700.", "It is [unsupported]."),
+        ([("field:a.b", "41"), ("field:a.c", "500")], "It is 41500.", "It is [unsupported]."),
+    ],
+)
+def test_what_was_put_in_the_place_of_something_supports_an_answer(pieces, text, wanted) -> None:
+    prompt = (ShapedMessage(role=Role.USER, segments=tuple(Segment(text=said, source=name) for name, said in pieces)),)
+    decisions = landed_decisions(replace(decision(0, obligations=(NUMBERS,)), prompt=prompt))
+    (made,) = release(decisions, [generation(decisions[0], text=text)])
+    assert made.text == wanted
 
 
 def test_a_denial_passes_with_its_reason() -> None:

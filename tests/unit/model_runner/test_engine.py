@@ -165,6 +165,15 @@ def test_a_job_past_its_deadline_is_not_run(engine: Engine, steps: list[int]) ->
     assert engine.generate(replace(JOB, deadline_monotonic_s=time.monotonic() + 600), never).finish == "length"
 
 
+def test_a_prompt_longer_than_the_job_allows_never_reaches_the_model(engine: Engine, steps: list[int]) -> None:
+    tokens = len(engine.tokenizer.prompt_tokens(JOB.messages))
+    over = engine.generate(replace(JOB, prompt_tokens_max=tokens - 1), never)
+    assert (over.finish, over.prompt_tokens, over.text, steps) == ("too_long", tokens, "", [])
+    assert engine.generate(replace(JOB, prompt_tokens_max=tokens), never) == engine.generate(JOB, never)
+    with pytest.raises(ValueError, match="prompt_tokens_max"):
+        replace(JOB, prompt_tokens_max=0)
+
+
 def test_a_prompt_that_does_not_fit_never_reaches_the_model(engine: Engine, steps: list[int]) -> None:
     frame = len(engine.tokenizer.prompt_tokens([Message(role="user", content="")]))
 

@@ -18,9 +18,14 @@ TIGHTENED, LOOSENED, OTHER = Direction.TIGHTENED, Direction.LOOSENED, Direction.
         ("max_tokens", "24", "64", [LOOSENED]),
         ("max_tokens", "64", "64", []),
         ("max_tokens", None, "64", [TIGHTENED]),
-        ("max_tokens", None, "1024", [LOOSENED]),  # without a word from any policy 256 are granted
-        ("max_tokens", "1024", None, [TIGHTENED]),
-        ("max_tokens", None, "256", [OTHER]),
+        ("max_tokens", None, "1024", [TIGHTENED]),  # without a word from any policy what is asked is granted
+        ("max_tokens", "1024", None, [LOOSENED]),
+        ("max_tokens", None, "32768", [OTHER]),
+        ("temperature", "0.3", "0.31", [LOOSENED]),
+        ("temperature", None, "0.3", [TIGHTENED]),
+        ("stop", '["a", "b"]', "b", [LOOSENED]),
+        ("client_system", None, "demote", [OTHER]),
+        ("client_system", "demote", "refuse", [TIGHTENED]),
         ("seed", "client", "fixed", [TIGHTENED]),
         ("seed", "fixed", None, [LOOSENED]),
         ("withheld", None, "label", [OTHER]),
@@ -54,7 +59,16 @@ def test_a_step_says_what_was_and_what_is() -> None:
 
 
 RAW = {
-    "max_tokens": ["1", "64", "256"],  # up to what is granted where no policy says a number
+    "max_tokens": ["1", "64", "1024", "32768"],
+    "max_prompt_tokens": ["1", "64"],
+    "temperature": ["0", "0.3", "2"],
+    "top_p": ["0.1", "1"],
+    "top_k": ["1", "64"],
+    "stop": ["a", '["a", "b"]'],
+    "stream": ["yes", "no"],
+    "over_limit": ["clamp", "refuse"],
+    "client_system": ["demote", "drop", "refuse"],
+    "redact_prompt": ["SECRET=label", "IBAN=last4, CARD=keep"],
     "seed": ["client", "fixed"],
     "withheld": ["label", "drop", "refuse"],
     "numbers": ["free", "from_context"],

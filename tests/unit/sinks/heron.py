@@ -263,7 +263,8 @@ def tell(history: History, beat: Beat) -> None:
                              directory_version=1, directory_digest=rules.directory.digest),
         determining=found.determining, rulings=found.rulings, obligations=found.obligations, prompt=found.prompt,
         granted=found.granted, clamps=found.clamps, admitted=found.admitted, withheld=found.withheld,
-        aliases=found.aliases,
+        aliases=found.aliases, materials=found.materials, prompt_redactions=found.prompt_redactions,
+        prompt_tokens_max=found.prompt_tokens_max,
     )  # fmt: skip
     decided = history.decide(record, decision)
     name = decision_id(epoch=EPOCH, partition=0, offset=record.offset)
