@@ -37,7 +37,7 @@ LOCK = $(UV) pip compile --quiet --python-version 3.11 --python-platform x86_64-
 # `make test` runs the quick groups first and stops at the first group that fails.
 QUICK := $(wildcard tests/tidy tests/unit)
 # The longest files go first, or one worker would end with them alone.
-LONG := $(wildcard tests/integration/test_model_export.py tests/fault/test_rig.py)
+LONG := $(wildcard tests/integration/test_model_export.py tests/fault/test_rig.py tests/integration/test_demo.py tests/fault/test_stack_kill.py)
 SLOW := $(filter-out $(QUICK) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
 # The fault rig's long form; the suite does 25.
 FAULTS ?= 300

@@ -6,6 +6,7 @@ The only place for the types of that port. One engine at a time stands behind it
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -26,8 +27,9 @@ class Job:
     """What the grant says is to be generated: the shaped prompt and the clamped parameters, nothing of the request.
 
     `temperature` 0 is greedy. `top_k` counts tokens and 0 means all candidates; `top_p` is in (0, 1].
-    `choices`, when given, holds the only texts that may come out. `deadline_monotonic_s` is on `time.monotonic`.
-    `prompt_tokens_max`, when given, is the most tokens of the whole prompt, frame included.
+    `choices`, when given, holds the only texts that may come out. `principal` only says whose turn it uses: jobs that
+    wait take turns by it. `deadline_monotonic_s` is on `time.monotonic`. `prompt_tokens_max`, when given, is the most
+    tokens of the whole prompt, frame included.
 
     Raises:
         ValueError: a parameter is out of range: the enforcer clamps before it grants, so this is a bug.
@@ -41,6 +43,7 @@ class Job:
     top_k: int = 0
     choices: tuple[str, ...] | None = None
     stop: tuple[str, ...] = ()
+    principal: str = ""
     deadline_monotonic_s: float | None = None
     prompt_tokens_max: int | None = None
 
@@ -82,15 +85,23 @@ class Generator(Protocol):
     """Runs jobs.
 
     An implementation MUST be safe to call from several threads, MUST give the same outcome for the same job whatever
-    else it runs at the time, MUST ask `cancelled` before every model call, and MUST NOT log or raise any text, token
-    or answer. A caller MUST hold an effective allow for the job, and MUST record every outcome, `too_long` included.
+    else it runs at the time, MUST ask `cancelled` before every token, and MUST NOT log or raise any text, token
+    or answer. A caller MUST hold an effective allow for the job, MUST record every outcome, `too_long` included, and
+    MUST NOT have more than `jobs_max` jobs open: one more waits inside `submit`, and all of the caller with it.
     """
 
-    def generate(self, job: Job, cancelled: Callable[[], bool]) -> Outcome:
-        """Run `job` to its end, or until `cancelled` says so.
+    @property
+    def jobs_max(self) -> int:
+        """How many jobs may run or wait at once."""
+        ...
+
+    def submit(self, job: Job, cancelled: Callable[[], bool]) -> Future[Outcome]:
+        """Begin `job`, which runs to its end, or until `cancelled` says so; `cancelled` is asked in another thread.
+
+        The future is never cancelled by its holder. It raises ModelFailed where the runtime failed and nothing was
+        generated.
 
         Raises:
             TextRefused: a message or choice holds a byte that no token stands for.
-            ModelFailed: the runtime failed; nothing was generated and the worker stops.
         """
         ...

@@ -233,24 +233,32 @@ class GenerationLane:
             raise LaneClosed
 
     async def _generate(self) -> None:
+        """Hands every grant to the model as soon as it is admitted: the window alone bounds how many are under way."""
+        running: set[asyncio.Task[None]] = set()
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(lambda: bool(self._grants) or self._stopped())
+            if self._stopped():
+                break
+            if not self._may_append():
+                await asyncio.sleep(LAPSED_PAUSE_S)
+                continue
+            task = asyncio.create_task(self._answer(*self._grants.popleft()))
+            running.add(task)
+            task.add_done_callback(running.discard)
+        await asyncio.gather(*running)
+
+    async def _answer(self, grant: Grant, key: bytes | None) -> None:
         try:
-            while True:
-                async with self._changed:
-                    await self._changed.wait_for(lambda: bool(self._grants) or self._closed)
-                if self._closed:
-                    return
-                if not self._may_append():
-                    await asyncio.sleep(LAPSED_PAUSE_S)
-                    continue
-                grant, key = self._grants.popleft()
-                finished = await self._run(grant, key)
-                if finished is None:
-                    self._grants.appendleft((grant, key))
-                    continue
-                self._finished.append(finished)
-                await self._notify()
+            finished = await self._run(grant, key)
         except Exception as error:  # noqa: BLE001 - worker loop: a bug stops the lane, loudly, at its caller
             await self._fail(error)
+            return
+        if finished is None:
+            self._grants.appendleft((grant, key))
+        else:
+            self._finished.append(finished)
+        await self._notify()
 
     async def _run(self, grant: Grant, key: bytes | None) -> Finished | None:
         """None where the call was told to stop: a lease that lapsed says nothing about the request."""

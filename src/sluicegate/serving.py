@@ -4,13 +4,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 from sluicegate.enforcer.grant import Grant
 from sluicegate.model_runner.build import ensure_built
-from sluicegate.model_runner.engine import Engine
+from sluicegate.model_runner.engine import Capacity, Engine
 from sluicegate.model_runner.errors import ModelFailed, ModelRefused, ProviderRefused, TextRefused
 from sluicegate.model_runner.ports import Finish, Generator, Job, Message, Outcome
 from sluicegate.schemas.codes import Code
@@ -41,7 +40,12 @@ def load_engine(settings: Settings, models: Path) -> Engine:
         raise ConfigurationError(f"there is no model at `{source}`; run `make model`, or set `SLUICEGATE_MODEL_SOURCE`")
     try:
         folder = ensure_built(source, models)
-        return Engine.load(folder, provider=settings.model_provider, threads=settings.model_threads)
+        return Engine.load(
+            folder,
+            provider=settings.model_provider,
+            threads=settings.model_threads,
+            capacity=Capacity(slots=settings.model_slots, memory_bytes=settings.model_memory_mb * 2**20),
+        )
     except (ModelRefused, ProviderRefused) as error:
         raise ConfigurationError(str(error)) from None
     except OSError as error:
@@ -57,17 +61,17 @@ class EngineModel:
         self._engine = engine
         self._model_id = model_id
         self._now_ms = now_ms
-        self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+        self._places = asyncio.Semaphore(engine.jobs_max)
 
     async def run(self, grant: Grant, *, cancelled: Callable[[], bool]) -> Ran:
-        """Runs one grant, in a thread, so that heartbeats go on."""
+        """Runs one grant beside all others that run: the engine has a thread of its own, so heartbeats go on."""
         if grant.decision.model != self._model_id:
             return Ran(code=Code.MODEL_MISSING, text=None, run=None)
-        job = self._job(grant)
         try:
-            outcome = await asyncio.get_running_loop().run_in_executor(
-                self._threads, lambda: self._engine.generate(job, cancelled)
-            )
+            async with self._places:
+                # Shielded: a job that nobody waits for any more still has its place in the engine.
+                ran = asyncio.wrap_future(self._engine.submit(self._job(grant), cancelled))
+                outcome = await asyncio.shield(ran)
         except TextRefused:
             return Ran(code=Code.CONTROL_CHARACTER, text=None, run=None)
         except ModelFailed:
@@ -76,7 +80,7 @@ class EngineModel:
         return _ran(outcome)
 
     def _job(self, grant: Grant) -> Job:
-        granted, deadline_ms = grant.granted, grant.decision.deadline_ms
+        granted, deadline_ms, identity = grant.granted, grant.decision.deadline_ms, grant.decision.identity
         deadline_s = None if deadline_ms is None else time.monotonic() + (deadline_ms - self._now_ms()) / 1000
         return Job(
             messages=tuple(
@@ -89,13 +93,10 @@ class EngineModel:
             top_k=granted.top_k,
             choices=granted.choices or None,
             stop=granted.stop,
+            principal="" if identity is None else identity.principal,
             deadline_monotonic_s=deadline_s,
             prompt_tokens_max=grant.decision.prompt_tokens_max,
         )
-
-    def close(self) -> None:
-        """Waits for the call in progress."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
 
 
 def _ran(outcome: Outcome) -> Ran:

@@ -123,6 +123,10 @@ class Settings(BaseSettings):
     """The id of the `Model` entity in the directory that these weights answer for."""
     model_provider: Literal["cpu", "cuda"] = "cpu"
     model_threads: int = Field(default=2, ge=1, le=256)
+    model_slots: int = Field(default=16, ge=1, le=256)
+    """Generations that run at once; keep `window_size` above it, or slots stand empty."""
+    model_memory_mb: int = Field(default=1024, ge=1, le=1_048_576)
+    """Keys and values of all generations together, MiB: whoever does not fit any more waits."""
     window_size: int = Field(default=32, ge=1, le=1024)
     """Grants in flight a partition (the W of the runner's window)."""
     output_tokens_max: int = Field(default=512, ge=1, le=32_768)

@@ -274,15 +274,12 @@ async def _run_runner(process: Process) -> None:
             stopped=process.policy.stopped,
         )
 
-    try:
-        await run_group(
-            process.broker.config,
-            **process.group(RUNNER),
-            make_lane=make_lane,
-            ready=lambda: process.ready(detail),
-        )
-    finally:
-        model.close()
+    await run_group(
+        process.broker.config,
+        **process.group(RUNNER),
+        make_lane=make_lane,
+        ready=lambda: process.ready(detail),
+    )
 
 
 def answering(database: AuditDatabase, folder: Path) -> AbstractAsyncContextManager[object]:

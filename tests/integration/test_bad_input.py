@@ -220,12 +220,14 @@ def test_every_way_in_is_tried() -> None:
         Code.STOPPED,  # somebody with the key for it says so
         Code.POLICY_STALE,  # somebody holds the policy log back
         Code.POLICY_NOT_READY,
-        Code.POLICY_ERROR,  # these five need another policy
+        Code.POLICY_ERROR,  # these seven need another policy
         Code.UNKNOWN_ACTOR,
         Code.WITHHELD_REFUSED,
         Code.SHAPE_DENIED,
         Code.OBLIGATION_CONFLICT,
         Code.OBLIGATION_UNSUPPORTED,
+        Code.OVER_LIMIT,
+        Code.PROMPT_NOT_CHECKED,
     )
     first = list(Code)[list(Code).index(Code.POISON) : list(Code).index(Code.FORGED)]
     assert set(first) == tried | set(elsewhere)

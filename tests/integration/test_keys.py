@@ -119,6 +119,7 @@ def test_the_publishers_host_holds_no_other_private_key_and_makes_none(deploymen
     before = sorted(path.name for path in keys.iterdir())
     assert before == [
         "publisher.pem", "publisher.pub", "root.json", "stage-enforcer.pub", "stage-redactor.pub", "stage-runner.pub",
+        "stage-shadow.pub",
     ]  # fmt: skip
     assert deployment.publisher.type("publish") == 0
     assert sorted(path.name for path in keys.iterdir()) == before

@@ -79,18 +79,16 @@ def ours(prompts: list[list[int]], smollm2_dir: Path) -> tuple[list[list[int]], 
     config = read_config(read_manifest(smollm2_dir))
     session = GraphSession(smollm2_dir / GRAPH_FILE, config, provider="cpu", threads=2)
     ends = Tokenizer.open(smollm2_dir).end_ids
-    everything = np.ones(config.vocabulary, dtype=np.bool_)
+    everything = np.ones((1, config.vocabulary), dtype=np.bool_)
+    memory = session.new_memory(rows=1, tokens=max(map(len, prompts)) + NEW_TOKENS_MAX)
     texts, firsts = [], []
     for prompt in prompts:
-        cache, fresh, text = session.new_cache(), prompt, []
-        for step in range(NEW_TOKENS_MAX):
-            best = session.step(fresh, cache, everything)
-            if step == 0:
-                firsts.append(dict(zip(best.ids.tolist(), best.logits.tolist(), strict=True)))
-            fresh = [int(best.ids[0])]
-            text += fresh
-            if fresh[0] in ends:
-                break
+        [best] = session.read([prompt], memory, row=0, past=0, allow=everything)
+        firsts.append(dict(zip(best.ids.tolist(), best.logits.tolist(), strict=True)))
+        text = [int(best.ids[0])]
+        while len(text) < NEW_TOKENS_MAX and text[-1] not in ends:
+            [best] = session.step(text[-1:], [len(prompt) + len(text) - 1], memory, everything)
+            text.append(int(best.ids[0]))
         texts.append(text)
     return texts, firsts
 

@@ -1,5 +1,6 @@
 """SmolLM2-135M-Instruct, built from its weights without torch, says what it is known to say."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -149,3 +150,27 @@ def test_a_seeded_draw_is_repeated_and_another_seed_differs(engine: Engine) -> N
     first, again, other = (engine.generate(job, never) for job in jobs)
     assert first == again
     assert first.text != other.text
+
+
+@pytest.mark.timeout(600)
+def test_mixed_requests_answer_in_any_order_as_they_do_alone(engine: Engine) -> None:
+    """Prompts of one and of several chunks, greedy and drawn, choices and stop strings, in one batch."""
+    ticket = "Problem: the rear brake squeals since the last service. "
+    jobs = []
+    for number in range(24):
+        user = ticket * (1 + number % 5 if number != 7 else 30) + f"Answer question {number} in a sentence."
+        job = Job(messages=ask(user, SUPPORT), max_tokens=3 + number % 6, seed=number, principal=f"p{number % 3}")
+        match number % 4:
+            case 1:
+                job = replace(job, temperature=1.0, top_p=0.95)
+            case 2:
+                job = replace(job, choices=("positive", "negative"))
+            case 3:
+                job = replace(job, stop=(".", " is"), temperature=0.7)
+        jobs.append(job)
+    assert len(engine.tokenizer.prompt_tokens(jobs[7].messages)) > 256
+    alone = [engine.generate(job, never) for job in jobs]
+    assert len({outcome.text for outcome in alone}) > 10
+    for order in (range(24), [(7 * place) % 24 for place in reversed(range(24))]):
+        futures = {place: engine.submit(jobs[place], never) for place in order}
+        assert [futures[place].result() for place in range(24)] == alone

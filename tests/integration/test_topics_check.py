@@ -40,7 +40,7 @@ async def test_a_plan_after_apply_is_empty_and_apply_does_nothing_twice(untouche
     async with untouched.admin() as admin:
         topics = await admin.look(topics_wanted(untouched.settings, REPLIES), rights=False)
     found = {name: topic for name, topic in topics.topics.items() if name.startswith(f"{untouched.settings.tenant}.")}
-    names = {"requests", "policy", "freshness", "decisions", "generations", "releases", "refusals"}
+    names = {"requests", "policy", "freshness", "decisions", "generations", "releases", "shadow", "refusals"}
     assert {name.partition(".")[2] for name in found} == names | {f"replies.{topic}" for topic in REPLIES.values()}
     assert found[untouched.topic("requests")].configs["message.timestamp.type"] == "LogAppendTime"
     assert found[untouched.topic("decisions")].configs["message.timestamp.type"] == "CreateTime"

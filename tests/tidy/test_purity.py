@@ -20,6 +20,7 @@ READS_ITS_OWN_PACKAGE = {Path("schemas/codec.py")}
 
 # A handler for `Exception` is the edge of a worker: file -> why it may be there.
 WORKER_EDGES: dict[str, str] = {
+    "model_runner/engine.py": "the thread of the engine: a bug fails every job that is open, each raised to its holder",
     "streams/generate.py": "the lanes of the runner: a bug is kept and raised to whoever runs them",
     "streams/enforce.py": "the agent: out of it Faust would drop the slice and go on; the worker stops with the bug",
 }

@@ -1,16 +1,18 @@
 """The engine: every way a generation ends, what it records, and that equal jobs give equal outcomes."""
 
 import contextlib
+import functools
 import importlib.metadata
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
 from fixtures_model import CONTEXT
@@ -19,10 +21,10 @@ from hypothesis import strategies as st
 
 from sluicegate.model_runner import session
 from sluicegate.model_runner.build import DATA_FILE, ensure_built, read_manifest
-from sluicegate.model_runner.engine import Engine
-from sluicegate.model_runner.errors import ModelRefused, ProviderRefused, TextRefused
+from sluicegate.model_runner.engine import Capacity, Engine
+from sluicegate.model_runner.errors import ModelFailed, ModelRefused, ProviderRefused, TextRefused
 from sluicegate.model_runner.ports import Generator, Job, Message
-from sluicegate.model_runner.session import Cache, GraphSession
+from sluicegate.model_runner.session import Candidates, GraphSession
 
 HELLO = (Message(role="user", content="hello there"),)
 JOB = Job(messages=HELLO, max_tokens=12, seed=3)
@@ -39,22 +41,44 @@ def engine(tiny_dir: Path) -> Engine:
 
 
 @pytest.fixture
-def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def around(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return what puts a function around both kinds of model call: it gets its name, the call and its arguments."""
+
+    def patch(wrapper: Callable[..., object]) -> None:
+        for name in ("read", "step"):
+            wrapped = functools.partialmethod(_hand_over, wrapper, name, getattr(GraphSession, name))
+            monkeypatch.setattr(GraphSession, name, wrapped)
+
+    return patch
+
+
+def _hand_over(
+    session: GraphSession,
+    wrapper: Callable[..., object],
+    name: str,
+    call: Callable[..., object],
+    *args: object,
+    **named: object,
+) -> object:
+    return wrapper(name, functools.partial(call, session), *args, **named)
+
+
+@pytest.fixture
+def steps(around: Callable[..., None]) -> list[int]:
     """Return a list that grows by the number of tokens of every model call."""
     calls: list[int] = []
-    step = GraphSession.step
 
-    def counted(self: GraphSession, tokens: list[int], cache: Cache, allow: object) -> object:
-        calls.append(len(tokens))
-        return step(self, tokens, cache, allow)  # type: ignore[arg-type]
+    def counted(name: str, call: Callable[..., object], tokens: Any, *args: object, **named: object) -> object:
+        calls.append(len(tokens) if name == "step" else sum(map(len, tokens)))
+        return call(tokens, *args, **named)
 
-    monkeypatch.setattr(GraphSession, "step", counted)
+    around(counted)
     return calls
 
 
 def test_an_outcome_says_how_it_was_made(engine: Engine, tiny_dir: Path) -> None:
     generator: Generator = engine
-    outcome = generator.generate(JOB, never)
+    outcome = generator.submit(JOB, never).result()
     manifest = read_manifest(tiny_dir)
     assert outcome.finish == "length"
     assert outcome.output_tokens == 12
@@ -86,20 +110,14 @@ def test_threads_at_once_get_what_they_get_alone(engine: Engine) -> None:
         assert list(pool.map(lambda job: engine.generate(job, never), jobs)) == alone
 
 
-def test_one_generation_runs_at_a_time(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    step, order = GraphSession.step, []
-
-    def slow(self: GraphSession, tokens: list[int], cache: Cache, allow: object) -> object:
-        order.append(threading.get_ident())
-        time.sleep(0.002)
-        return step(self, tokens, cache, allow)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(GraphSession, "step", slow)
-    with ThreadPoolExecutor(3) as pool:
-        list(pool.map(lambda _: engine.generate(JOB, never), range(3)))
-    assert len(order) == 36
-    for start in (0, 12, 24):
-        assert len(set(order[start : start + 12])) == 1
+def test_generations_run_side_by_side_in_one_call(engine: Engine, steps: list[int]) -> None:
+    alone = engine.generate(JOB, never)
+    calls = len(steps)
+    futures = [engine.submit(JOB, never) for _ in range(16)]
+    assert [future.result() for future in futures] == [alone] * 16
+    # The first may start before the others are there: a few rounds at most, not sixteen.
+    assert len(steps) - calls <= 4 * calls
+    assert max(steps[calls:]) >= 8
 
 
 @pytest.mark.parametrize("temperature", [0.0, 3.0])
@@ -136,23 +154,16 @@ def test_nothing_allowed_ends_as_blocked_without_a_model_call(engine: Engine, st
     assert len(steps) == 12
 
 
-def test_a_model_that_names_nothing_ends_as_blocked(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = GraphSession.step
-    monkeypatch.setattr(
-        GraphSession, "step", lambda self, tokens, cache, allow: step(self, tokens, cache, allow & False)
-    )
+def test_a_model_that_names_nothing_ends_as_blocked(engine: Engine, around: Callable[..., None]) -> None:
+    nothing = Candidates(ids=np.array([], dtype=np.int64), logits=np.array([], dtype=np.float32))
+    around(lambda name, call, tokens, *args, **named: [nothing] * len(tokens))
     outcome = engine.generate(JOB, never)
     assert (outcome.finish, outcome.text) == ("blocked", "")
 
 
-def _until(asked: int) -> Callable[[], bool]:
-    left = iter(range(asked))
-    return lambda: next(left, None) is None
-
-
 @pytest.mark.parametrize("asked", [0, 1, 5])
 def test_a_cancelled_job_stops_before_the_next_call(engine: Engine, steps: list[int], asked: int) -> None:
-    outcome = engine.generate(JOB, _until(asked))
+    outcome = engine.generate(JOB, lambda: len(steps) >= asked)
     assert (outcome.finish, outcome.output_tokens) == ("cancelled", asked)
     assert len(steps) == asked
     assert engine.generate(JOB, never).text.startswith(outcome.text.rstrip("\ufffd"))
@@ -254,6 +265,26 @@ def test_a_damaged_build_is_not_loaded(tiny_gguf: Path, tmp_path: Path) -> None:
 def test_a_window_that_the_model_does_not_have_is_refused(window: int, tiny_dir: Path) -> None:
     with pytest.raises(ModelRefused, match=f"a window of `{window}` tokens"):
         Engine.load(tiny_dir, window_tokens=window)
+
+
+def test_memory_too_small_for_one_window_is_refused(tiny_dir: Path) -> None:
+    with pytest.raises(ModelRefused, match="needs 1 MiB of memory"):
+        Engine.load(tiny_dir, window_tokens=CONTEXT, capacity=Capacity(memory_bytes=1000))
+
+
+def test_a_failed_call_fails_its_jobs_and_no_later_one(engine: Engine, around: Callable[..., None]) -> None:
+    broken = True
+
+    def fail(name: str, call: Callable[..., object], *args: object, **named: object) -> object:
+        if broken and name == "step":
+            raise ModelFailed("on purpose")
+        return call(*args, **named)
+
+    around(fail)
+    with pytest.raises(ModelFailed):
+        engine.generate(JOB, never)
+    broken = False
+    assert engine.generate(JOB, never).finish == "length"
 
 
 def test_two_runtimes_over_each_other_are_refused(tiny_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,26 @@ async def test_what_finishes_first_is_appended_first_within_the_window() -> None
     assert covered(log) == list(range(6))
 
 
+async def test_as_many_grants_run_side_by_side_as_the_window_admits() -> None:
+    log, model = MemoryLog(), CountingModel()
+    model.slow = {f"d1-0-{source}" for source in range(6)}
+    put_decisions(log, [True] * 6)
+    each = lane(log, model, window_size=4)
+    await each.recover()
+    advancing = asyncio.create_task(each.advance(log.partitions[(TOPICS["enforcer"], 0)]))
+    async with asyncio.timeout(10):
+        await until(lambda: len(model.calls) == 4)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert model.calls == [f"d1-0-{source}" for source in range(4)]
+    model.release.set()
+    async with asyncio.timeout(10):
+        await advancing
+        await until(lambda: len(covered(log)) == 6)
+    await each.close()
+    assert len(model.calls) == 6
+
+
 async def test_a_restart_runs_nothing_twice_that_is_in_the_log() -> None:
     log, model = MemoryLog(), CountingModel()
     model.slow = {"d1-0-1"}
@@ -73,7 +93,7 @@ async def test_a_restart_runs_nothing_twice_that_is_in_the_log() -> None:
     await first.recover()
     async with asyncio.timeout(10):
         await first.advance(log.partitions[(TOPICS["enforcer"], 0)])
-        await until(lambda: covered(log) == [0, 2])
+        await until(lambda: covered(log) == [0, 2, 3])
     closing = asyncio.create_task(first.close())
     await asyncio.sleep(0)
     model.release.set()
@@ -180,9 +200,9 @@ async def test_past_its_deadline_no_model_call_starts() -> None:
 
 
 async def test_what_is_stopped_is_not_started_and_what_runs_is_cut() -> None:
-    """The first call is in progress when the stop comes; the second waits; the third is not stopped."""
+    """The first call is in progress when its stop comes; the second is stopped before; the third is not stopped."""
     log, model = MemoryLog(), CountingModel()
-    stopped: set[str] = set()
+    stopped = {"d1-0-1"}
     model.slow = {"d1-0-0"}
     put_decisions(log, [True, True, True])
     each = lane(log, model, stopped=lambda decision: decision.decision_id in stopped)
@@ -190,7 +210,7 @@ async def test_what_is_stopped_is_not_started_and_what_runs_is_cut() -> None:
     await each.advance(log.partitions[(TOPICS["enforcer"], 0)])
     async with asyncio.timeout(10):
         await until(lambda: bool(model.calls))
-        stopped |= {"d1-0-0", "d1-0-1"}
+        stopped.add("d1-0-0")
         model.release.set()
         await until(lambda: covered(log) == [0, 1, 2])
     await each.close()
